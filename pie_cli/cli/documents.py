@@ -1,0 +1,49 @@
+"""JSON documents of the contract `pie/1`; docs/cli.md describes them."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from pie_cli.session import Comparison, EditSession, Prediction
+
+SCHEMA = "pie/1"
+
+
+def prediction_document(session: EditSession, prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction's fields, without `schema`."""
+    loaded = session.model.loaded
+    return {
+        "path": session.path,
+        "model": loaded.name,
+        "device": loaded.device,
+        "dtype": loaded.dtype,
+        "strategy": prediction.strategy,
+        "at": asdict(prediction.at),
+        "prediction": prediction.text,
+        "stopped_by": prediction.stopped_by,
+        "exact": prediction.exact,
+        "lines": {"added": prediction.lines_added, "removed": prediction.lines_removed},
+        "window_dropped": prediction.window_dropped,
+        "tokens": asdict(prediction.tokens),
+        "timings_ms": _rounded(asdict(prediction.timings_ms)),
+    }
+
+
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison's fields, without `schema`."""
+    return {
+        "strategy": comparison.strategy,
+        "prediction": comparison.text,
+        "agrees": comparison.agrees,
+        "timings_ms": _rounded(asdict(comparison.timings_ms)),
+        "speedup": _rounded(asdict(comparison.speedup)),
+    }
+
+
+def dump(document: dict[str, Any], *, indent: int | None = None) -> str:
+    """Return a document as JSON in ASCII: no control character reaches a terminal raw."""
+    return json.dumps({"schema": SCHEMA, **document}, indent=indent, allow_nan=False)
+
+
+def _rounded(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: round(number, 3) for name, number in numbers.items()}

@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM, taken only where nothing is left half done."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Ends a command at the user's word: at once while it waits or computes, never within a line of output.
+
+    A context manager: inside of it the first SIGINT or SIGTERM raises KeyboardInterrupt, but only in the
+    body of `allowed`; one that comes elsewhere waits for the next `allowed`. The second is ignored, since
+    people press twice and `timeout` signals twice. From the third on it raises anywhere, in case the end
+    itself hangs.
+
+    Outside of the main thread, where Python takes no signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._is_allowed = False
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        """Take the signals over; also those that a shell left ignored for a command in the background."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            # A handler that was not set from Python cannot be set from there again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self._count > 0
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Let a signal interrupt the body.
+
+        Raises:
+            KeyboardInterrupt: when one comes, or came before.
+        """
+        self._is_allowed = True
+        try:
+            if self.asked:
+                raise KeyboardInterrupt
+            yield
+            # Libraries may swallow what is raised inside of a callback.
+            if self.asked:
+                raise KeyboardInterrupt
+        finally:
+            self._is_allowed = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count > 2 or (self._count == 1 and self._is_allowed):
+            raise KeyboardInterrupt

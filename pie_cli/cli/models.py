@@ -1,0 +1,34 @@
+"""Getting a model ready to edit, with progress shown."""
+
+import time
+from dataclasses import dataclass
+
+from pie_cli.cli.render import Renderer
+from pie_cli.config import Settings
+from pie_cli.models.loading import load
+from pie_cli.session import EditableModel, prepare
+from pie_cli.timing import elapsed_ms
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model that passed the gate, and what getting it ready took."""
+
+    model: EditableModel
+    load_ms: float
+
+
+def open_model(settings: Settings, renderer: Renderer, *, random_weights: bool = False) -> Opened:
+    """Load the model that the settings name and run the gate."""
+    began = time.perf_counter()
+    with renderer.progress(f"loading {settings.model}") as report:
+        loaded = load(
+            settings.model,
+            settings.device,
+            settings.dtype,
+            trust_remote_code=settings.trust_remote_code,
+            random_weights=random_weights,
+            on_progress=report,
+        )
+        model = prepare(loaded)
+    return Opened(model, elapsed_ms(began, time.perf_counter()))

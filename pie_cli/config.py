@@ -1,0 +1,100 @@
+"""Every default in one place, and the choices an option has."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from pie_cli.errors import DeviceError, InputError
+
+DEFAULT_MODEL: Final = "pie-nano"
+"""The embedded model: what every command uses without `--model`."""
+
+STRATEGIES: Final = ("full", "prefix", "cfe", "pie")
+COMPARISONS: Final = ("full", "prefix", "none")
+DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+DEVICES: Final = ("auto", "cpu", "cuda", "mps")
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_SPOT = re.compile(r"end|[1-9]\d*")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a session needs to know besides the text; validated on construction.
+
+    Attributes:
+        model: alias, local folder or hub name.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        strategy: how an edit becomes a plan.
+        compare: what the comparison run recomputes: all, what follows the first change, nothing.
+        at: where the prediction stands: "end" or a line, counted from 1.
+        max_tokens: most tokens in a predicted line.
+        context_tokens: longest prompt in tokens; None for the model's window.
+        debounce_ms: quiet time after which a burst of file events counts as one save.
+        chunk_tokens: tokens a chunk of the comparison run encodes between two looks for a new save.
+        trust_remote_code: whether code from a model's repository may run.
+
+    Raises:
+        InputError: a value that an option cannot take.
+        DeviceError: a device or dtype that pie does not know.
+    """
+
+    model: str = DEFAULT_MODEL
+    device: str = "auto"
+    dtype: str = "auto"
+    strategy: str = "pie"
+    compare: str = "full"
+    at: str = "end"
+    max_tokens: int = 64
+    context_tokens: int | None = None
+    debounce_ms: int = 30
+    chunk_tokens: int = 512
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that could only fail later."""
+        check_device(self.device)
+        check_dtype(self.dtype)
+        _check_choice("strategy", self.strategy, STRATEGIES)
+        _check_choice("comparison", self.compare, COMPARISONS)
+        if not _SPOT.fullmatch(self.at):
+            raise InputError(
+                f"{self.at!r} is not a spot in a file", 'use "end" or a line number from 1'
+            )
+        _check_minimum("max_tokens", self.max_tokens, 1)
+        _check_minimum("debounce_ms", self.debounce_ms, 0)
+        _check_minimum("chunk_tokens", self.chunk_tokens, 1)
+        if self.context_tokens is not None:
+            # Below this a prompt is hardly more than its fixed head.
+            _check_minimum("context_tokens", self.context_tokens, 16)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that pie does not know; whether it is there is the loader's question.
+
+    Raises:
+        DeviceError: not one of `DEVICES`, nor "cuda:N".
+    """
+    if not _DEVICE.fullmatch(device):
+        raise DeviceError(f"unknown device {device!r}", f"use one of {', '.join(DEVICES)}")
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a dtype that pie does not know.
+
+    Raises:
+        DeviceError: not one of `DTYPES`.
+    """
+    if dtype not in DTYPES:
+        raise DeviceError(f"unknown dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"unknown {what} {value!r}", f"use one of {', '.join(choices)}")
+
+
+def _check_minimum(what: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        raise InputError(f"{what} is {value}", f"it must be at least {minimum}")

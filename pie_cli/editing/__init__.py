@@ -1,0 +1,1 @@
+"""From two texts or a patch to token ids that line up."""

@@ -1,0 +1,1 @@
+"""Token ids and tensors: plans, the KV cache, re-rotation, decoding."""

@@ -1,0 +1,251 @@
+"""Greedy decoding of the next line, the previous prediction as a draft."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pie_cli.engine.clock import stamp
+from pie_cli.engine.forward import encode
+from pie_cli.engine.kv_cache import SlotCache
+from pie_cli.engine.model import CausalModel
+from pie_cli.engine.plan import Plan
+from pie_cli.engine.rope import ModelRotation
+
+StoppedBy = Literal["newline", "end", "max_tokens", "interrupted"]
+
+# Blank lines, then a line with content and its newline.
+_FULL_LINE = re.compile(r"\s*\S[^\n]*\n")
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How a line is decoded.
+
+    Attributes:
+        detokenize: turns generated token ids into their exact text.
+        eos_ids: tokens that end the text.
+        max_tokens: generated tokens at most, at least 1.
+        should_stop: asked before each pass but the first; a newer save gives up the line.
+    """
+
+    detokenize: Callable[[Sequence[int]], str]
+    eos_ids: frozenset[int] = frozenset()
+    max_tokens: int = 64
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A predicted line.
+
+    Attributes:
+        token_ids: as generated, the token that ended the line last: the draft for the next prediction.
+        text: blank lines before the content kept, cut at the newline that ends it (which may stand inside a token), a
+            carriage return before it cut as well.
+        stopped_by: what ended it.
+        passes: forward passes, the first one included.
+        accepted: draft tokens that the model agreed with.
+        began_at, spliced_at, first_token_at, ended_at: `perf_counter` seconds, taken when the device was done. In
+            `decode_after`, the first three are one stamp.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    stopped_by: StoppedBy
+    passes: int
+    accepted: int
+    began_at: float
+    spliced_at: float
+    first_token_at: float
+    ended_at: float
+
+
+@dataclass(frozen=True, eq=False)
+class Executed:
+    """An executed plan.
+
+    Attributes:
+        logits: float32 [1 + len(draft), vocabulary]: after the prompt, then after each draft token.
+        began_at, spliced_at: `perf_counter` seconds before and after the splice.
+    """
+
+    logits: Tensor
+    began_at: float
+    spliced_at: float
+
+
+def execute(
+    model: CausalModel,
+    cache: SlotCache,
+    plan: Plan,
+    token_ids: Sequence[int],
+    rotation: ModelRotation | None,
+    draft: Sequence[int] = (),
+) -> Executed:
+    """Turn the cache of the old prompt into that of the new one: splice, then one forward pass.
+
+    The pass runs over all fresh tokens of all hunks together; the draft rides along behind the prompt. Afterwards the
+    cache holds prompt and draft: `cache.truncate(plan.length)` drops the draft.
+
+    Args:
+        model: with the engine's attention installed.
+        cache: holds the sequence that the plan was made from.
+        plan: for the new prompt.
+        token_ids: of the whole new prompt.
+        rotation: found by the gate; may be None where the plan does not rotate.
+        draft: token ids that may follow the prompt.
+
+    Raises:
+        ValueError: when plan and prompt differ in length, or a rotating plan comes without a rotation.
+    """
+    if len(token_ids) != plan.length:
+        raise ValueError(f"a plan for {plan.length} tokens, a prompt of {len(token_ids)}")
+    if plan.rotate and rotation is None and plan.shifted:
+        raise ValueError(f"strategy {plan.strategy} needs the model's rotation")
+    began_at = stamp(model.device)
+    cache.splice(plan.kept, plan.length, rotation if plan.rotate else None)
+    cache.extend(plan.length + len(draft))
+    spliced_at = stamp(model.device)
+    positions: Sequence[int] = [*plan.fresh, *range(plan.length, plan.length + len(draft))]
+    fresh_ids = [token_ids[position] for position in plan.fresh]
+    last = plan.encoded - 1
+    logits = encode(
+        model, cache, [*fresh_ids, *draft], positions, range(last, last + 1 + len(draft))
+    )
+    return Executed(logits, began_at, spliced_at)
+
+
+def decode_line(
+    model: CausalModel,
+    cache: SlotCache,
+    plan: Plan,
+    token_ids: Sequence[int],
+    rotation: ModelRotation | None,
+    options: DecodeOptions,
+    draft: Sequence[int] = (),
+) -> Line:
+    """Execute a plan and predict the line that follows; the cache then holds exactly the new prompt.
+
+    An edit that does not change the prediction costs one pass for the whole line: the draft is verified in the pass
+    over the fresh tokens. Batched rows and single steps differ in the last bits: in float32 the draft changes no token
+    unless the top two logits are closer than 1e-4.
+
+    Args:
+        model, cache, plan, token_ids, rotation: as in `execute`.
+        options: what ends the line.
+        draft: the previous prediction's token ids.
+    """
+    draft = tuple(draft[: options.max_tokens - 1])
+    try:
+        executed = execute(model, cache, plan, token_ids, rotation, draft)
+        return _finish(model, cache, plan.length, executed, options, draft)
+    finally:
+        cache.truncate(min(plan.length, cache.length))
+
+
+def decode_after(
+    model: CausalModel,
+    cache: SlotCache,
+    prompt_length: int,
+    logits: Tensor,
+    options: DecodeOptions,
+    draft: Sequence[int] = (),
+) -> Line:
+    """Predict the line that follows a prompt whose last logits are known, as after a refresh.
+
+    Args:
+        model: with the engine's attention installed.
+        cache: holds the prompt, and the draft if one rode along; afterwards the prompt alone.
+        prompt_length: tokens.
+        logits: float32 [1 + len(draft), vocabulary].
+        options: what ends the line.
+        draft: the token ids that rode along in the pass that gave the logits.
+    """
+    if len(logits) != 1 + len(draft):
+        raise ValueError(f"{len(logits)} rows of logits for a draft of {len(draft)} tokens")
+    try:
+        now = stamp(model.device)
+        return _finish(
+            model, cache, prompt_length, Executed(logits, now, now), options, tuple(draft)
+        )
+    finally:
+        cache.truncate(prompt_length)
+
+
+def _finish(
+    model: CausalModel,
+    cache: SlotCache,
+    prompt_length: int,
+    executed: Executed,
+    options: DecodeOptions,
+    draft: tuple[int, ...],
+) -> Line:
+    """Take over what the draft got right, then step until the line ends."""
+    choices = _choices(executed.logits)
+    first_token_at = stamp(model.device)
+    agreed = _agreed(draft, choices)
+    token_ids, stopped_by = _take([], choices[: agreed + 1], options)
+    accepted = min(agreed, len(token_ids))
+    passes = 1
+    cache.truncate(prompt_length + agreed)
+    while stopped_by is None:
+        if options.should_stop():
+            stopped_by = "interrupted"
+            break
+        position = cache.length
+        cache.extend(position + 1)
+        logits = encode(model, cache, token_ids[-1:], range(position, position + 1), (0,))
+        passes += 1
+        token_ids, stopped_by = _take(token_ids, _choices(logits), options)
+    return Line(
+        token_ids=tuple(token_ids),
+        text=_text(token_ids, stopped_by, options),
+        stopped_by=stopped_by,
+        passes=passes,
+        accepted=accepted,
+        began_at=executed.began_at,
+        spliced_at=executed.spliced_at,
+        first_token_at=first_token_at,
+        ended_at=stamp(model.device),
+    )
+
+
+def _choices(logits: Tensor) -> list[int]:
+    """Return the greedy token of each row; waits for the device."""
+    choices: list[int] = torch.argmax(logits, dim=-1).tolist()
+    return choices
+
+
+def _agreed(draft: Sequence[int], choices: Sequence[int]) -> int:
+    """Count the draft tokens before the first that the model would not have chosen."""
+    for index, (drafted, chosen) in enumerate(zip(draft, choices, strict=False)):
+        if drafted != chosen:
+            return index
+    return len(draft)
+
+
+def _take(
+    token_ids: list[int], choices: Sequence[int], options: DecodeOptions
+) -> tuple[list[int], StoppedBy | None]:
+    """Append choices until one of them ends the line."""
+    taken = list(token_ids)
+    for token_id in choices:
+        taken.append(token_id)
+        if token_id in options.eos_ids:
+            return taken, "end"
+        if _FULL_LINE.match(options.detokenize(taken)):
+            return taken, "newline"
+        if len(taken) >= options.max_tokens:
+            return taken, "max_tokens"
+    return taken, None
+
+
+def _text(token_ids: Sequence[int], stopped_by: StoppedBy, options: DecodeOptions) -> str:
+    shown = token_ids[:-1] if stopped_by == "end" else token_ids
+    text = options.detokenize(shown)
+    line = _FULL_LINE.match(text)
+    return line.group().removesuffix("\n").removesuffix("\r") if line else text

@@ -1,0 +1,80 @@
+"""One forward pass over chosen positions of a cached sequence."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from functools import cache as memo
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pie_cli.engine.attention import attending
+from pie_cli.engine.kv_cache import SlotCache
+from pie_cli.engine.model import CausalModel
+
+
+@torch.inference_mode()
+def encode(
+    model: CausalModel,
+    cache: SlotCache,
+    token_ids: Sequence[int],
+    positions: Sequence[int],
+    logits_at: Sequence[int],
+    first_key: int = 0,
+) -> Tensor:
+    """Run tokens through the model at their positions, keys and values into their slots.
+
+    Each query sees the keys at positions up to its own, whether cached or computed in this pass. Mutates the cache.
+
+    Args:
+        model: with the engine's attention installed.
+        cache: its length already covers the positions.
+        token_ids: one a position.
+        positions: absolute, strictly ascending.
+        logits_at: rows of `token_ids` whose logits are wanted; the LM head runs for these only.
+        first_key: lowest position to be seen.
+
+    Returns:
+        float32 [len(logits_at), vocabulary].
+
+    Raises:
+        ValueError: when the numbers of tokens and positions differ.
+        CacheIntegrityError: when a query would see a slot never written.
+    """
+    if len(token_ids) != len(positions):
+        raise ValueError(f"{len(token_ids)} tokens for {len(positions)} positions")
+    this = cache.prepare(positions, first_key)
+    inputs: dict[str, Any] = {
+        "input_ids": torch.tensor([list(token_ids)], device=model.device),
+        "position_ids": this.index(model.device)[None],
+        "past_key_values": cache,
+        "use_cache": True,
+    }
+    keeps = _keeps_logits(type(model))
+    if keeps:
+        inputs["logits_to_keep"] = _rows_wanted(logits_at, len(token_ids), model.device)
+    with attending(this):
+        logits: Tensor = model(**inputs).logits[0]
+    cache.commit()
+    if not keeps:
+        logits = logits[torch.tensor(list(logits_at), dtype=torch.long, device=logits.device)]
+    return logits.float()
+
+
+def _rows_wanted(logits_at: Sequence[int], rows: int, device: torch.device) -> int | Tensor:
+    """Say which rows the LM head runs for: a count where they are the last ones, else their indices."""
+    count = len(logits_at)
+    if count and list(logits_at) == list(range(rows - count, rows)):
+        return count
+    return torch.tensor(list(logits_at), dtype=torch.long, device=device)
+
+
+@memo
+def _keeps_logits(model_type: type[CausalModel]) -> bool:
+    return "logits_to_keep" in inspect.signature(model_type.forward).parameters
+
+
+def segments(start: int, stop: int, size: int) -> Iterator[range]:
+    """Cut positions [start, stop) into ranges of `size`, the last one shorter."""
+    for first in range(start, stop, size):
+        yield range(first, min(first + size, stop))

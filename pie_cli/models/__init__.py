@@ -1,0 +1,1 @@
+"""Models: names, loading, and the embedded one."""

@@ -1,0 +1,435 @@
+"""Load a model with its tokenizer: checked, on its device, in its dtype, silently."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from pie_cli.config import check_device, check_dtype
+from pie_cli.errors import CacheCapacityError, DeviceError, ModelError, PieError
+from pie_cli.models import hub
+from pie_cli.models import random_weights as random_models
+from pie_cli.models.checkpoint import Checkpoint, inspect_folder, read_json, verify_checksums
+from pie_cli.models.quiet import Progress, hushed
+from pie_cli.models.registry import (
+    EMBEDDED,
+    EMBEDDED_FOLDER,
+    ModelSource,
+    Origin,
+    remedy,
+    resolve,
+    shape_of,
+)
+
+DEFAULT_WINDOW: Final = 2_048
+"""Positions assumed where a config names none."""
+
+_WINDOW_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+# Buffers that older versions stored with the weights; today they are computed.
+_STORED_BUFFERS = (".inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, ready to run.
+
+    Attributes:
+        model: in evaluation mode, without gradients.
+        tokenizer: always one of the fast kind, with a `backend_tokenizer`.
+        name: what to call the model in results.
+        device: "cpu", "cuda", "cuda:N" or "mps".
+        dtype: "float32", "bfloat16" or "float16".
+        eos_ids: the token ids that end a text.
+        bos_id: the token id a prompt begins with, where the tokenizer has one.
+        window: positions that the model was made for.
+        n_params: parameters, tied ones counted once.
+        weights_bytes: memory that they take.
+        random_weights: whether they are random: fit for latency, not for predictions.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    device: str
+    dtype: str
+    eos_ids: frozenset[int]
+    bos_id: int | None
+    window: int
+    n_params: int
+    weights_bytes: int
+    random_weights: bool = False
+
+
+def load(
+    name: str = EMBEDDED,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    trust_remote_code: bool = False,
+    random_weights: bool = False,
+    attn_implementation: str = "sdpa",
+    on_progress: Progress | None = None,
+) -> LoadedModel:
+    """Load a model by its name.
+
+    Args:
+        name: the embedded model, an alias, a local folder or a name on the hub.
+        device: "auto" takes CUDA before MPS before the CPU.
+        dtype: "auto" is float32 on the CPU, elsewhere the checkpoint's own.
+        trust_remote_code: whether code from the model's repository may run.
+        random_weights: build the named shape with random weights, downloading nothing.
+        attn_implementation: a name that transformers knows; models without SDPA fall back to eager.
+        on_progress: told about the stages "download" (bytes) and "weights" (tensors).
+
+    Raises:
+        ModelError: not found, not whole, not safe, or not loadable.
+        DeviceError: the device or dtype is not there.
+        CacheCapacityError: the weights do not fit the device's memory.
+    """
+    source = resolve(name)
+    check_dtype(dtype)
+    device = pick_device(device)
+    with hushed(on_progress):
+        try:
+            if random_weights:
+                return _build(source, device, dtype, attn_implementation)
+            return _load(source, device, dtype, trust_remote_code, attn_implementation, on_progress)
+        except torch.OutOfMemoryError as error:
+            raise CacheCapacityError(
+                f"{name} does not fit the memory of {device}",
+                "give a smaller model or --device cpu",
+            ) from error
+
+
+def pick_device(device: str = "auto") -> str:
+    """Return the device to use, settled and known to be there.
+
+    Raises:
+        DeviceError: unknown, or not there.
+    """
+    check_device(device)
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    kind, _, index = device.partition(":")
+    absent = (kind == "cuda" and (not cuda or int(index or 0) >= torch.cuda.device_count())) or (
+        kind == "mps" and not mps
+    )
+    if absent:
+        raise DeviceError(
+            f"there is no device {device}", "use --device cpu, or auto for what is there"
+        )
+    return device
+
+
+def pick_dtype(dtype: str, device: str, stored: str | None) -> str:
+    """Return the dtype to use, settled.
+
+    Args:
+        dtype: as asked for, perhaps "auto".
+        device: settled.
+        stored: the checkpoint's dtype, where known.
+
+    Raises:
+        DeviceError: bfloat16 asked of a GPU that has none.
+    """
+    check_dtype(dtype)
+    no_bfloat16 = device.startswith("cuda") and not torch.cuda.is_bf16_supported()
+    if dtype == "bfloat16" and no_bfloat16:
+        raise DeviceError(f"{device} has no bfloat16", "use --dtype float16 or float32")
+    if dtype != "auto":
+        return dtype
+    if device == "cpu":
+        # bfloat16 on the CPU rounds the answer, and is faster only where its instructions are.
+        return "float32"
+    settled = stored or "float32"
+    return "float16" if settled == "bfloat16" and no_bfloat16 else settled
+
+
+def _load(
+    source: ModelSource,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    attn_implementation: str,
+    on_progress: Progress | None,
+) -> LoadedModel:
+    """Load real weights from wherever they are."""
+    folder = _folder_of(source, trust_remote_code, on_progress)
+    checkpoint = inspect_folder(folder)
+    if source.origin is Origin.EMBEDDED:
+        verify_checksums(folder)
+    tokenizer = _load_tokenizer(folder, trust_remote_code)
+    dtype = pick_dtype(dtype, device, checkpoint.dtype)
+    _require_memory(_resident_bytes(checkpoint, dtype), device, source.name)
+    model = _load_weights(checkpoint, dtype, trust_remote_code, attn_implementation)
+    _check_vocabulary(folder, tokenizer, model)
+    model.to(torch.device(device))  # type: ignore[arg-type, unused-ignore]
+    stored = checkpoint.config
+    if (folder / "generation_config.json").is_file():
+        stored = {**stored, "generation": read_json(folder / "generation_config.json")}
+    return _finish(source, model, tokenizer, device, dtype, _eos_ids(tokenizer, model, stored))
+
+
+def _build(source: ModelSource, device: str, dtype: str, attn_implementation: str) -> LoadedModel:
+    """Build a shape with random weights, straight in its dtype and on its device."""
+    shape = shape_of(source)
+    dtype = pick_dtype(dtype, device, "bfloat16")
+    size = getattr(torch, dtype).itemsize
+    _require_memory(shape.n_params * size, device, source.name)
+    tokenizer = _load_tokenizer(_embedded_folder(), False)
+    model = random_models.build(
+        shape,
+        device,
+        dtype,
+        attn_implementation=attn_implementation,
+        tokens=_top_id(tokenizer) + 1,
+    )
+    _check_vocabulary(EMBEDDED_FOLDER, tokenizer, model)
+    eos_ids = _eos_ids(tokenizer, model, {})
+    return _finish(source, model, tokenizer, device, dtype, eos_ids, random_weights=True)
+
+
+def _finish(
+    source: ModelSource,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str,
+    dtype: str,
+    eos_ids: frozenset[int],
+    *,
+    random_weights: bool = False,
+) -> LoadedModel:
+    model.eval()
+    model.requires_grad_(False)
+    parameters = list(model.parameters())
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=source.name,
+        device=device,
+        dtype=dtype,
+        eos_ids=eos_ids,
+        bos_id=_bos_id(tokenizer, model),
+        window=_window(model.config, tokenizer),
+        n_params=sum(parameter.numel() for parameter in parameters),
+        weights_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        random_weights=random_weights,
+    )
+
+
+def _folder_of(source: ModelSource, with_code: bool, on_progress: Progress | None) -> Path:
+    if source.origin is Origin.EMBEDDED:
+        return _embedded_folder()
+    if source.origin is Origin.FOLDER:
+        return Path(source.location)
+    return hub.fetch(source.location, with_code=with_code, on_progress=on_progress)
+
+
+def _embedded_folder() -> Path:
+    if not (EMBEDDED_FOLDER / "config.json").is_file():
+        raise ModelError(
+            f"the embedded model {EMBEDDED} is missing from this installation",
+            "install pie again, or give another model with --model",
+        )
+    return EMBEDDED_FOLDER
+
+
+def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """Load a tokenizer as it was saved.
+
+    With a tokenizer.json the generic class is used: the model's own class may rebuild the
+    pre-tokenizer from its type instead, and so yield other ids than the model was trained on.
+    """
+    loader: Any = AutoTokenizer
+    if (folder / "tokenizer.json").is_file():
+        loader = PreTrainedTokenizerFast
+    elif not any((folder / name).is_file() for name in ("tokenizer.model", "vocab.json")) and not (
+        trust_remote_code
+    ):
+        raise ModelError(f"{folder} has no tokenizer.json", "save the tokenizer with the model")
+    try:
+        tokenizer = loader.from_pretrained(
+            str(folder),
+            trust_remote_code=trust_remote_code,
+            local_files_only=not trust_remote_code,
+        )
+    except PieError:
+        raise
+    except Exception as error:
+        # Rust's tokenizer raises bare Exceptions, converters whatever they meet.
+        raise ModelError(
+            f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}",
+            "save the tokenizer with the model again, as tokenizer.json",
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer in {folder} has no fast version", "convert it to tokenizer.json"
+        )
+    return tokenizer
+
+
+def _load_weights(
+    checkpoint: Checkpoint, dtype: str, trust_remote_code: bool, attn_implementation: str
+) -> Any:
+    """Load a checkpoint on the CPU, all of it and nothing else."""
+    folder = checkpoint.folder
+    try:
+        model, info = _from_pretrained(folder, dtype, trust_remote_code, attn_implementation)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{folder} needs code of its own, which is not run unasked",
+                "read that code, then pass --trust-remote-code",
+            ) from error
+        raise ModelError(
+            f"the model in {folder} cannot be loaded: {_first_line(error)}", remedy()
+        ) from error
+    _check_complete(folder, info)
+    return model
+
+
+def _from_pretrained(
+    folder: Path, dtype: str, trust_remote_code: bool, attn_implementation: str
+) -> tuple[Any, Mapping[str, Iterable[Any]]]:
+    def attempt(implementation: str) -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            local_files_only=not trust_remote_code,
+            attn_implementation=implementation,
+            output_loading_info=True,
+        )
+
+    try:
+        loaded = attempt(attn_implementation)
+    except ValueError as error:
+        # GPT-J and others have no SDPA path; transformers says so by this word only.
+        if attn_implementation == "eager" or "scaled_dot_product_attention" not in str(error):
+            raise
+        loaded = attempt("eager")
+    model, info = loaded
+    return model, info
+
+
+def _check_complete(folder: Path, info: Mapping[str, Iterable[Any]]) -> None:
+    """Refuse a model of which some weights stayed as they were initialised, or were left over."""
+    missing = sorted(str(key) for key in info.get("missing_keys", ()))
+    missing += sorted(str(entry[0]) for entry in info.get("mismatched_keys", ()))
+    unexpected = sorted(
+        key
+        for key in map(str, info.get("unexpected_keys", ()))
+        if not key.endswith(_STORED_BUFFERS)
+    )
+    for keys, what in ((missing, "lacks"), (unexpected, "has more than its config asks for:")):
+        if keys:
+            more = f" and {len(keys) - 1} more weights" if len(keys) > 1 else ""
+            raise ModelError(
+                f"the checkpoint in {folder} {what} {keys[0]}{more}",
+                "check that config.json and the weights belong together",
+            )
+
+
+def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+    """Refuse a tokenizer whose ids the model has no embedding for.
+
+    Special tokens may lie beyond: text never turns into them.
+    """
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    top = _top_id(tokenizer)
+    if top >= rows:
+        raise ModelError(
+            f"the tokenizer in {folder} has ids up to {top}, the model a vocabulary of {rows}",
+            "check that the tokenizer belongs to the model",
+        )
+
+
+def _top_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the largest id that text can turn into."""
+    special = set(tokenizer.all_special_ids)
+    special |= {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = tokenizer.get_vocab().values()
+    return max((id_ for id_ in ids if id_ not in special), default=-1)
+
+
+def _bos_id(tokenizer: PreTrainedTokenizerBase, model: Any) -> int | None:
+    """Return the tokenizer's first token; a config's may be but the default of its class."""
+    bos_id = tokenizer.bos_token_id
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    return bos_id if isinstance(bos_id, int) and 0 <= bos_id < rows else None
+
+
+def _eos_ids(
+    tokenizer: PreTrainedTokenizerBase, model: Any, stored: Mapping[str, Any]
+) -> frozenset[int]:
+    """Collect what ends a text.
+
+    Only what the files say: the config's classes have defaults of their own, which are ordinary
+    tokens in other vocabularies.
+    """
+    found: list[Any] = [tokenizer.eos_token_id]
+    for config in (stored, stored.get("generation", {})):
+        value = config.get("eos_token_id")
+        found += value if isinstance(value, list) else [value]
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    return frozenset(id_ for id_ in found if isinstance(id_, int) and 0 <= id_ < rows)
+
+
+def _window(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    text = config.get_text_config()
+    for key in _WINDOW_KEYS:
+        value = getattr(text, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    # A tokenizer that knows no limit says 1e30.
+    limit = tokenizer.model_max_length
+    return int(limit) if 0 < limit < 10_000_000 else DEFAULT_WINDOW
+
+
+def _resident_bytes(checkpoint: Checkpoint, dtype: str) -> int:
+    """Estimate the weights' size in memory from their size on disk."""
+    sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
+    return checkpoint.weights_bytes * sizes[dtype] // sizes.get(checkpoint.dtype or dtype, 4)
+
+
+def _require_memory(needed_bytes: int, device: str, name: str) -> None:
+    """Refuse early what would be killed, or thrash, late."""
+    available = _available_bytes(device)
+    if available is not None and needed_bytes > available:
+        raise CacheCapacityError(
+            f"{name} needs {needed_bytes / 1e9:.1f} GB for its weights, "
+            f"{device} has {available / 1e9:.1f} GB free",
+            "give a smaller model, --dtype bfloat16 or another --device",
+        )
+
+
+def _available_bytes(device: str) -> int | None:
+    """Return the free memory of a device, or None where it cannot be told."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

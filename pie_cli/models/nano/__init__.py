@@ -1,0 +1,1 @@
+"""pie-nano, the embedded default model: its files, and the recipe that makes them."""

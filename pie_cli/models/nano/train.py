@@ -1,0 +1,399 @@
+"""Train pie-nano.
+
+    python -m pie_cli.models.nano.train CORPUS.jsonl.gz TOKENIZER_DIR RUN_DIR [--shape small|full] [options]
+
+Runs on one CUDA GPU or on CPU, in bfloat16 (master weights float32). A checkpoint is written every
+`--save-minutes`, at the end and on Ctrl-C; the same command continues from it, with the same data order.
+`--stop-after-minutes` ends a run early and cleanly, so that a long training splits into short calls.
+`--export DIR` writes the model folder that pie loads when training is complete.
+"""
+
+import argparse
+import json
+import math
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pie_cli.errors import InputError, PieError
+from pie_cli.models.nano.stream import Stream, read_files
+
+SHAPES = {
+    "small": {
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+    },
+    "full": {
+        "hidden_size": 384,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 10,
+        "num_attention_heads": 6,
+    },
+}
+SCHEDULES = {
+    "small": "512:8M,1024:5M,2048:3M,4096:1M",
+    "full": "1024:250M,2048:300M,4096:50M",
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the training at one sequence length."""
+
+    length: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines a run's result, beside the corpus; kept in the checkpoint."""
+
+    shape: str
+    batch_tokens: int
+    muon_lr: float
+    adam_lr: float
+    weight_decay: float
+    warmup: float
+    decay: float
+    seed: int
+
+
+def parse_schedule(text: str) -> tuple[Phase, ...]:
+    """Parse `length:tokens,...`, tokens with an optional M.
+
+    Raises:
+        InputError: on anything else.
+    """
+    try:
+        pairs = [part.split(":") for part in text.split(",")]
+        return tuple(
+            Phase(int(n), int(float(t.rstrip("M")) * (1e6 if "M" in t else 1))) for n, t in pairs
+        )
+    except ValueError:
+        raise InputError(f"bad schedule {text!r}", "write it as 512:8M,2048:2M") from None
+
+
+def build_model(shape: str, vocab_size: int, window: int) -> LlamaForCausalLM:
+    """Return a freshly initialised model of a named shape: DeepSeek-Coder's little sister."""
+    config = LlamaConfig(
+        **SHAPES[shape],
+        vocab_size=vocab_size,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=window,
+        rope_parameters={"rope_theta": 100_000.0, "rope_type": "default"},
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        rms_norm_eps=1e-6,
+        use_cache=False,
+    )
+    return LlamaForCausalLM(config)
+
+
+def make_optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    return [
+        torch.optim.Muon(
+            matrices,
+            lr=settings.muon_lr,
+            weight_decay=settings.weight_decay,
+            momentum=0.95,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(others, lr=settings.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def learning_rate_factor(done: int, total: int, settings: Settings) -> float:
+    """Warm up, hold, decay linearly to zero; `done` and `total` in tokens."""
+    share = done / total
+    if share < settings.warmup:
+        return max(share, 1e-3) / settings.warmup
+    return min(1.0, (1 - share) / settings.decay)
+
+
+@dataclass
+class Progressed:
+    """How far a run is: all that resuming needs beside weights and optimiser states."""
+
+    step: int = 0
+    tokens: int = 0
+    phase: int = 0
+    sequences: int = 0
+    seconds: float = 0.0
+
+
+def prefetch(stream: Stream, start: int, batch: int, workers: int) -> Iterator[Tensor]:
+    """Yield batches [batch, length + 1] from sequence `start` on, a few ahead of their use."""
+
+    def load(index: int) -> Tensor:
+        return torch.tensor([stream[i] for i in range(index, index + batch)])
+
+    with ThreadPoolExecutor(workers) as pool:
+        queue = deque(pool.submit(load, start + i * batch) for i in range(2 * workers))
+        following = start + 2 * workers * batch
+        while True:
+            yield queue.popleft().result()
+            queue.append(pool.submit(load, following))
+            following += batch
+
+
+class Trainer:
+    """One training run in a folder: model, optimisers, position, checkpoint."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        schedule: tuple[Phase, ...],
+        tokenizer: Tokenizer,
+        folder: Path,
+        device: str,
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings, self.schedule, self.folder = settings, schedule, folder
+        self.device = torch.device(device)
+        window = max(phase.length for phase in schedule)
+        self.model = build_model(settings.shape, tokenizer.get_vocab_size(), window).to(self.device)
+        self.optimizers = make_optimizers(self.model, settings)
+        self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.at = Progressed()
+        self._forward = torch.compile(self._loss) if self.device.type == "cuda" else self._loss
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of the whole schedule."""
+        return sum(phase.tokens for phase in self.schedule)
+
+    def _loss(self, batch: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16):
+            hidden = self.model.model(input_ids=batch[:, :-1], use_cache=False).last_hidden_state
+            logits = self.model.lm_head(hidden)
+        return nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+    def step(self, batch: Tensor, micro_sequences: int) -> float:
+        """Take one optimiser step over a batch [B, length + 1]; returns the mean loss in nats."""
+        factor = learning_rate_factor(self.at.tokens, self.total_tokens, self.settings)
+        total = torch.zeros((), device=self.device)
+        parts = batch.to(self.device, non_blocking=True).split(micro_sequences)
+        for part in parts:
+            loss = self._forward(part) * (len(part) / len(batch))
+            loss.backward()
+            total += loss.detach()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer, rates in zip(self.optimizers, self.base_lrs, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.at.step += 1
+        self.at.sequences += len(batch)
+        self.at.tokens += batch[:, 1:].numel()
+        return float(total)
+
+    def save(self) -> None:
+        """Write the checkpoint beside the old one, then replace it: a crash leaves the old one whole.
+
+        Raises:
+            InputError: when the disk is full or the folder cannot be written.
+        """
+        partial, final = self.folder / "checkpoint.partial", self.folder / "checkpoint.pt"
+        state = {
+            "settings": asdict(self.settings),
+            "at": asdict(self.at),
+            "model": self.model.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        try:
+            torch.save(state, partial)
+            partial.replace(final)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(
+                f"cannot write {final}: {error}", "free some space; the last checkpoint is intact"
+            ) from error
+
+    def resume(self) -> bool:
+        """Continue from the folder's checkpoint, if there is one.
+
+        Raises:
+            InputError: when the checkpoint belongs to a run with other settings.
+        """
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["settings"] != asdict(self.settings):
+            raise InputError(
+                f"{path} is of a run with other settings: {state['settings']}",
+                "repeat those, or name another folder",
+            )
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.at = Progressed(**state["at"])
+        return True
+
+    def export(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors` in bfloat16."""
+        self.model.config.use_cache = True
+        model = LlamaForCausalLM(self.model.config).to(torch.bfloat16)
+        model.load_state_dict(self.model.state_dict())
+        model.save_pretrained(folder)
+
+
+def train(trainer: Trainer, streams: list[Stream], options: argparse.Namespace) -> bool:
+    """Run the schedule from where the trainer stands; returns whether it was completed."""
+    stop = False
+
+    def request_stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stop
+        stop = True
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, request_stop)
+    started = saved = time.monotonic()
+    log = (trainer.folder / "log.jsonl").open("a", encoding="utf-8")
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not sys.stderr.isatty()) as bar, log:
+        task = bar.add_task("training", total=trainer.total_tokens, completed=trainer.at.tokens)
+        while trainer.at.phase < len(trainer.schedule) and not stop:
+            phase = trainer.schedule[trainer.at.phase]
+            end = sum(p.tokens for p in trainer.schedule[: trainer.at.phase + 1])
+            sequences = max(1, trainer.settings.batch_tokens // phase.length)
+            micro = max(1, options.micro_tokens // phase.length)
+            batches = prefetch(
+                streams[trainer.at.phase], trainer.at.sequences, sequences, options.workers
+            )
+            while trainer.at.tokens < end and not stop:
+                begun = time.monotonic()
+                loss = trainer.step(next(batches), micro)
+                now = time.monotonic()
+                trainer.at.seconds += now - begun
+                if not math.isfinite(loss):
+                    raise InputError(
+                        f"loss is {loss} at step {trainer.at.step}",
+                        "lower --muon-lr; the last checkpoint is intact",
+                    )
+                rate = sequences * phase.length / (now - begun)
+                row = {
+                    **asdict(trainer.at),
+                    "length": phase.length,
+                    "loss": round(loss, 4),
+                    "tokens_per_s": round(rate),
+                }
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                bar.update(
+                    task,
+                    completed=trainer.at.tokens,
+                    description=f"step {trainer.at.step}  loss {loss:.3f}  {rate:,.0f} tok/s",
+                )
+                if now - saved > 60 * options.save_minutes:
+                    trainer.save()
+                    saved = now
+                stop = stop or now - started > 60 * options.stop_after_minutes
+            if trainer.at.tokens >= end:
+                trainer.at.phase, trainer.at.sequences = trainer.at.phase + 1, 0
+        trainer.save()
+    return trainer.at.phase == len(trainer.schedule)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pie_cli.models.nano.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("corpus", type=Path)
+    add("tokenizer", type=Path, help="folder with tokenizer.json")
+    add("run", type=Path, help="folder of checkpoint and log")
+    add("--shape", choices=sorted(SHAPES), default="full", help="small: for CPU; full: for a GPU")
+    add("--schedule", help="length:tokens,... (default: by shape)")
+    add(
+        "--batch-tokens",
+        type=int,
+        default=None,
+        help="tokens of an optimiser step (default: by shape)",
+    )
+    add(
+        "--micro-tokens",
+        type=int,
+        default=None,
+        help="tokens of a forward pass (default: by device)",
+    )
+    add("--muon-lr", type=float, default=0.01)
+    add("--adam-lr", type=float, default=0.004)
+    add("--weight-decay", type=float, default=0.05)
+    add("--warmup", type=float, default=0.02, help="share of the tokens")
+    add("--decay", type=float, default=0.4, help="share of the tokens")
+    add("--seed", type=int, default=2407)
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--workers", type=int, default=None, help="threads that prepare data (default: by device)")
+    add("--save-minutes", type=float, default=3.0)
+    add("--stop-after-minutes", type=float, default=math.inf)
+    add("--export", type=Path, help="model folder to write when the schedule is complete")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 complete, 3 stopped before the end."""
+    options = build_parser().parse_args(arguments)
+    on_gpu = options.device.startswith("cuda")
+    options.micro_tokens = options.micro_tokens or (65536 if on_gpu else 4096)
+    options.workers = options.workers or (12 if on_gpu else 1)
+    batch_tokens = options.batch_tokens or (131072 if options.shape == "full" else 8192)
+    try:
+        settings = Settings(
+            options.shape,
+            batch_tokens,
+            options.muon_lr,
+            options.adam_lr,
+            options.weight_decay,
+            options.warmup,
+            options.decay,
+            options.seed,
+        )
+        schedule = parse_schedule(options.schedule or SCHEDULES[options.shape])
+        files = read_files(options.corpus)
+        tokenizer = Tokenizer.from_file(str(options.tokenizer / "tokenizer.json"))
+        options.run.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(settings, schedule, tokenizer, options.run, options.device)
+        if trainer.resume():
+            print(
+                f"continuing at step {trainer.at.step}, {trainer.at.tokens:,} tokens",
+                file=sys.stderr,
+            )
+        streams = [Stream(files, tokenizer, phase.length, options.seed) for phase in schedule]
+        complete = train(trainer, streams, options)
+    except PieError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    if complete and options.export:
+        trainer.export(options.export)
+    print(
+        f"{'complete' if complete else 'stopped'} at step {trainer.at.step}, {trainer.at.tokens:,} tokens"
+    )
+    return 0 if complete else 3
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,102 @@
+"""What a session answers: predictions and comparisons, as plain records."""
+
+from dataclasses import dataclass
+
+from pie_cli.editing.spots import Position
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """What became of a prompt's tokens; `reused + encoded == total`.
+
+    Attributes:
+        total: tokens of the prompt.
+        reused: taken over from the cache.
+        shifted: reused at another position than before.
+        encoded: run through the model.
+        stale: tokens whose keys and values may differ from full recompute's.
+    """
+
+    total: int
+    reused: int
+    shifted: int
+    encoded: int
+    stale: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds of one prediction.
+
+    Attributes:
+        tokenize: text to token ids.
+        diff: line hunks, token alignment and plan.
+        update: splice and re-rotation.
+        forward: the pass over the fresh tokens, to the first predicted token.
+        decode: the rest of the line.
+        first_token: from having the new text to the first token.
+        line: from having the new text to the whole line.
+    """
+
+    tokenize: float
+    diff: float
+    update: float
+    forward: float
+    decode: float
+    first_token: float
+    line: float
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """Baseline time over pie's time."""
+
+    first_token: float
+    line: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one text.
+
+    Attributes:
+        text: the predicted line; blank lines before it kept; empty when there is nothing to add.
+        at: where it stands.
+        strategy: of the plan that was executed.
+        exact: whether every token of the prompt is as full recompute would have it.
+        tokens: what became of the prompt's tokens.
+        timings_ms: durations.
+        lines_added, lines_removed: lines of the edit.
+        window_dropped: lines above the window's edge, left out of the prompt.
+        stopped_by: what ended the line: newline, end, max_tokens, or interrupted by a newer save.
+    """
+
+    text: str
+    at: Position
+    strategy: str
+    exact: bool
+    tokens: TokenCounts
+    timings_ms: Timings
+    lines_added: int
+    lines_removed: int
+    window_dropped: int
+    stopped_by: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What recomputing says, and what it costs.
+
+    Attributes:
+        strategy: full (from token 0) or prefix (from the first stale token).
+        text: its prediction.
+        agrees: whether that equals the prediction it was compared with.
+        timings_ms: tokenizing, the chunks' compute without the pauses between them, decoding.
+        speedup: its times over the prediction's.
+    """
+
+    strategy: str
+    text: str
+    agrees: bool
+    timings_ms: Timings
+    speedup: Speedup

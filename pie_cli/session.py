@@ -1,0 +1,381 @@
+"""One editing session: new text in; prediction, plan and timings out.
+
+model = prepare(load("pie-nano"))
+session = EditSession(model, "src/foo.py")
+session.open(text)                  # encodes everything, predicts
+prediction = session.update(text2)  # splices the cache, encodes what changed, predicts
+comparison = session.compare()      # full recompute: what it says, what it costs; exact afterwards
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from pie_cli.config import Settings
+from pie_cli.editing.applying import FilePatch, apply
+from pie_cli.editing.hunks import LineHunk, align, diff_lines
+from pie_cli.editing.prompts import Prompt, PromptBuilder
+from pie_cli.editing.spots import Position, Spot, moved_line, position_at
+from pie_cli.editing.tokens import TextTokenizer
+from pie_cli.engine.decode import DecodeOptions, Line, decode_after, decode_line
+from pie_cli.engine.gate import GateRefusal, GateReport, run_gate
+from pie_cli.engine.kv_cache import SlotCache
+from pie_cli.engine.plan import Plan, make_plan
+from pie_cli.engine.refresh import RefreshStep, refresh
+from pie_cli.errors import CacheCapacityError, InputError, ModelError
+from pie_cli.models.loading import LoadedModel
+from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
+from pie_cli.spans import Alignment
+from pie_cli.timing import elapsed_ms
+
+__all__ = ["Comparison", "EditSession", "EditableModel", "Prediction", "prepare"]
+
+OnProgress: TypeAlias = Callable[[int, int], None]
+ShouldStop: TypeAlias = Callable[[], bool]
+
+
+def never() -> bool:
+    """Never ask to stop."""
+    return False
+
+
+@dataclass(frozen=True, eq=False)
+class EditableModel:
+    """A loaded model that passed the gate.
+
+    Attributes:
+        loaded: the model, its tokenizer and facts.
+        tokenizer: pie's view of the tokenizer.
+        gate: what the gate found and measured.
+    """
+
+    loaded: LoadedModel
+    tokenizer: TextTokenizer
+    gate: GateReport
+
+
+def prepare(loaded: LoadedModel) -> EditableModel:
+    """Run the gate, which installs the engine's attention.
+
+    Raises:
+        ModelError: when the model's cache cannot be edited, with the gate's reason.
+    """
+    try:
+        gate = run_gate(loaded.model)
+    except GateRefusal as refusal:
+        raise ModelError(
+            f"the cache of {loaded.name} cannot be edited: {refusal.reason}",
+            "use a model of the Llama architecture, such as the embedded pie-nano",
+        ) from refusal
+    return EditableModel(loaded, TextTokenizer(loaded.tokenizer), gate)
+
+
+@dataclass
+class _State:
+    """What the cache stands for.
+
+    Attributes:
+        cache: holds `prompt`.
+        text: the whole file's.
+        prompt: of the text before the spot.
+        stale_from: every token before it is as full recompute would have it.
+        last: the prediction made from it.
+        draft: token ids of that prediction, the next one's draft.
+        last_draft: the draft that it had itself.
+    """
+
+    cache: SlotCache
+    text: str
+    prompt: Prompt
+    stale_from: int = 0
+    last: Prediction | None = None
+    draft: tuple[int, ...] = ()
+    last_draft: tuple[int, ...] = ()
+
+
+class EditSession:
+    """Keeps one file's KV cache in step with its text.
+
+    Not thread-safe: one caller at a time. A call that raises leaves the session usable; what the
+    cache can no longer vouch for is encoded again by the next call.
+
+    Args:
+        model: prepared.
+        path: of the file, as the model shall see it in the prompt's head; nothing is read from it.
+        settings: spot, strategy, comparison, limits.
+
+    Raises:
+        CacheCapacityError: when the context leaves no room for text.
+        InputError: when `settings.at` is no spot.
+    """
+
+    def __init__(self, model: EditableModel, path: str, settings: Settings | None = None) -> None:
+        self.model = model
+        self.path = path
+        self.settings = settings or Settings()
+        loaded = model.loaded
+        # The predicted line has to fit behind the prompt.
+        budget = loaded.window - self.settings.max_tokens
+        if self.settings.context_tokens is not None:
+            budget = min(budget, self.settings.context_tokens)
+        self._prompts = PromptBuilder(model.tokenizer, loaded.bos_id, path, budget)
+        self._decoding = DecodeOptions(
+            model.tokenizer.decode_continuation, loaded.eos_ids, self.settings.max_tokens
+        )
+        self._spot = Spot.parse(self.settings.at)
+        self._state: _State | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The text that the cache stands for, or None before the first one."""
+        return self._state.text if self._state else None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the KV cache."""
+        return self._state.cache.memory_bytes if self._state else 0
+
+    def open(self, text: str, on_progress: OnProgress | None = None) -> Prediction:
+        """Encode a text from scratch and predict.
+
+        Args:
+            text: the file's whole text.
+            on_progress: told (tokens done, tokens in all) after each chunk.
+
+        Raises:
+            InputError: when the spot lies outside the text.
+            CacheCapacityError: when the device's memory does not suffice.
+        """
+        return self._encode_all(text, on_progress, self._decoding)
+
+    def prime(self, text: str, on_progress: OnProgress | None = None) -> float:
+        """Encode a text from scratch without predicting a line: the state before an edit.
+
+        Returns:
+            Milliseconds that it took.
+        """
+        primed = self._encode_all(text, on_progress, replace(self._decoding, max_tokens=1))
+        if self._state:
+            self._state.draft = ()
+        return primed.timings_ms.line
+
+    def apply(self, patch: FilePatch, should_stop: ShouldStop = never) -> Prediction:
+        """Apply a patch to the session's text, update and predict.
+
+        Raises:
+            PatchError: when it does not apply; the session stays as it was.
+            InputError: before the first text.
+        """
+        if self._state is None:
+            raise InputError("no text to patch yet", "open a text first")
+        return self.update(apply(self._state.text, patch), should_stop)
+
+    def update(
+        self, text: str, should_stop: ShouldStop = never, at: str | None = None
+    ) -> Prediction:
+        """Bring the cache in step with a new text by the session's strategy, and predict.
+
+        Args:
+            text: the file's whole new text.
+            should_stop: asked between decoding passes; true ends the line early (`interrupted`).
+            at: where to predict in the new text; by default the spot moves with the text.
+
+        Raises:
+            InputError: when the spot lies outside the text; the session stays as it was.
+            CacheCapacityError: when the device's memory does not suffice.
+        """
+        state = self._state
+        if state is None:
+            self._spot = self._spot if at is None else Spot.parse(at)
+            return self.open(text)
+        began = time.perf_counter()
+        hunks = diff_lines(state.text, text)
+        diffed = time.perf_counter()
+        spot = self._spot.moved(hunks) if at is None else Spot.parse(at)
+        offset = spot.offset(text)
+        prompt = self._prompts.build(text[:offset], moved_line(state.prompt.edge, hunks))
+        tokenized = time.perf_counter()
+        plan = make_plan(self.settings.strategy, align(state.prompt.token_ids, prompt.token_ids))
+        planned = time.perf_counter()
+        line = self._execute(state, plan, prompt, should_stop)
+        timings = Timings(
+            tokenize=elapsed_ms(diffed, tokenized),
+            diff=elapsed_ms(began, diffed) + elapsed_ms(tokenized, planned),
+            update=elapsed_ms(planned, line.spliced_at),
+            forward=elapsed_ms(line.spliced_at, line.first_token_at),
+            decode=elapsed_ms(line.first_token_at, line.ended_at),
+            first_token=elapsed_ms(began, line.first_token_at),
+            line=elapsed_ms(began, line.ended_at),
+        )
+        self._spot = spot
+        state.text, state.prompt = text, prompt
+        state.stale_from = stale_from(state.stale_from, plan)
+        return _predicted(state, line, plan, position_at(text, offset), timings, hunks)
+
+    def compare(self, should_stop: ShouldStop = never) -> Comparison | None:
+        """Recompute the last prompt in place, in ascending chunks, and predict again.
+
+        Gives up between chunks when asked to; the chunks that are done stay done. When it
+        completes, the cache is exact. It has the draft that the prediction had.
+
+        Args:
+            should_stop: asked before each chunk.
+
+        Returns:
+            The comparison, or None when given up, switched off, or nothing was predicted yet.
+        """
+        state = self._state
+        if self.settings.compare == "none" or state is None or state.last is None:
+            return None
+        length = len(state.prompt.token_ids)
+        start = 0 if self.settings.compare == "full" else min(state.stale_from, length - 1)
+        draft = state.last_draft[: self.settings.max_tokens - 1]
+        compute_ms = 0.0
+        with self._guarded():
+            logits: Tensor | None = None
+            for step in self._refresh(state, start, should_stop, draft):
+                compute_ms += 1e3 * step.compute_s
+                logits = step.logits
+            if logits is None:
+                return None
+            line = self._decode_after(state, logits, draft, self._decoding)
+        forward = compute_ms + elapsed_ms(line.began_at, line.first_token_at)
+        return _compared(self.settings.compare, line, state.last, forward)
+
+    def _encode_all(
+        self, text: str, on_progress: OnProgress | None, decoding: DecodeOptions
+    ) -> Prediction:
+        """Encode a text from scratch, chunk by chunk, and decode."""
+        began = time.perf_counter()
+        offset = self._spot.offset(text)
+        prompt = self._prompts.build(text[:offset])
+        tokenized = time.perf_counter()
+        length = len(prompt.token_ids)
+        plan = make_plan("full", Alignment(0, length, ()))
+        with self._guarded():
+            cache = SlotCache.for_model(self.model.loaded.model, length + decoding.max_tokens)
+            state = self._state = _State(cache, text, prompt)
+            cache.splice(plan.kept, length, None)
+            logits = torch.empty(0)
+            for step in self._refresh(state, 0, never, ()):
+                logits = logits if step.logits is None else step.logits
+                if on_progress:
+                    on_progress(step.reached, length)
+            line = self._decode_after(state, logits, (), decoding)
+        tokenize, forward = elapsed_ms(began, tokenized), elapsed_ms(tokenized, line.first_token_at)
+        decode = elapsed_ms(line.first_token_at, line.ended_at)
+        first_token = tokenize + forward
+        timings = Timings(tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
+        return _predicted(state, line, plan, position_at(text, offset), timings, ())
+
+    def _execute(self, state: _State, plan: Plan, prompt: Prompt, should_stop: ShouldStop) -> Line:
+        """Splice, encode, decode; afterwards the cache holds the new prompt."""
+        with self._guarded():
+            return decode_line(
+                self.model.loaded.model,
+                state.cache,
+                plan,
+                prompt.token_ids,
+                self.model.gate.rotation,
+                replace(self._decoding, should_stop=should_stop),
+                state.draft,
+            )
+
+    def _refresh(
+        self, state: _State, start: int, should_stop: ShouldStop, draft: Sequence[int]
+    ) -> Iterator[RefreshStep]:
+        """Encode again from a token on that has only exact ones before it."""
+        model, chunk = self.model.loaded.model, self.settings.chunk_tokens
+        ids = state.prompt.token_ids
+        for step in refresh(model, state.cache, ids, start, chunk, should_stop, draft):
+            state.stale_from = max(state.stale_from, step.reached)
+            yield step
+
+    def _decode_after(
+        self, state: _State, logits: Tensor, draft: Sequence[int], decoding: DecodeOptions
+    ) -> Line:
+        length = len(state.prompt.token_ids)
+        model = self.model.loaded.model
+        return decode_after(model, state.cache, length, logits, decoding, draft)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Drop a cache that a failure left half written.
+
+        Raises:
+            CacheCapacityError: when the device's memory does not suffice.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            self._state = None
+            raise CacheCapacityError(
+                "the device has no memory left for the cache", "lower --context-tokens"
+            ) from error
+        except BaseException:
+            self._state = None
+            raise
+
+
+def stale_from(before: int, plan: Plan) -> int:
+    """Return the first token that may not be as full recompute would have it.
+
+    A kept token is exact where nothing before it changed and it was exact itself; a fresh one where
+    everything that it saw is. So this is the old value inside the common prefix, else the first
+    token kept behind a change.
+
+    Args:
+        before: the same for the sequence that the plan was made from.
+        plan: executed.
+    """
+    prefix = [run.length for run in plan.kept if run.old_start == run.new_start == 0]
+    if prefix and before < prefix[0]:
+        return before
+    behind = [run.new_start for run in plan.kept if run.new_start or run.delta]
+    return min(behind, default=plan.length)
+
+
+def _predicted(
+    state: _State,
+    line: Line,
+    plan: Plan,
+    at: Position,
+    timings: Timings,
+    hunks: Sequence[LineHunk],
+) -> Prediction:
+    """Remember the line as the next draft, and report it."""
+    stale = plan.length - state.stale_from
+    state.last = Prediction(
+        text=line.text,
+        at=at,
+        strategy=plan.strategy,
+        exact=stale == 0,
+        tokens=TokenCounts(plan.length, plan.reused, plan.shifted, plan.encoded, stale),
+        timings_ms=timings,
+        lines_added=sum(hunk.new_stop - hunk.new_start for hunk in hunks),
+        lines_removed=sum(hunk.old_stop - hunk.old_start for hunk in hunks),
+        window_dropped=state.prompt.edge,
+        stopped_by=line.stopped_by,
+    )
+    state.last_draft, state.draft = state.draft, line.token_ids
+    return state.last
+
+
+def _compared(strategy: str, line: Line, prediction: Prediction, forward: float) -> Comparison:
+    """Set the recompute's times beside the prediction's; both had to tokenize the text."""
+    pie = prediction.timings_ms
+    decode = elapsed_ms(line.first_token_at, line.ended_at)
+    first_token = pie.tokenize + forward
+    timings = Timings(pie.tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
+    return Comparison(
+        strategy=strategy,
+        text=line.text,
+        agrees=line.text == prediction.text,
+        timings_ms=timings,
+        speedup=Speedup(timings.first_token / pie.first_token, timings.line / pie.line),
+    )

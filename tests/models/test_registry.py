@@ -1,0 +1,98 @@
+"""What names mean."""
+
+from pathlib import Path
+
+import pytest
+
+from pie_cli.errors import ModelError
+from pie_cli.models.registry import (
+    ALIASES,
+    EMBEDDED,
+    EMBEDDED_FOLDER,
+    SHAPES,
+    Origin,
+    resolve,
+    shape_of,
+)
+
+
+def test_the_embedded_model_is_a_folder_of_the_package():
+    source = resolve(EMBEDDED)
+    assert source.origin is Origin.EMBEDDED
+    assert Path(source.location) == EMBEDDED_FOLDER
+    assert EMBEDDED_FOLDER.name == "nano"
+
+
+def test_aliases_stand_for_the_base_models_on_the_hub():
+    for size in ("1.3b", "6.7b", "33b"):
+        source = resolve(f"deepseek-coder-{size}")
+        assert source.origin is Origin.HUB
+        assert source.location == f"deepseek-ai/deepseek-coder-{size}-base"
+        assert source.name == f"deepseek-coder-{size}"
+
+
+def test_a_folder_goes_before_the_hub_and_an_alias_before_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "owner" / "model").mkdir(parents=True)
+    (tmp_path / EMBEDDED).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve("owner/model").origin is Origin.FOLDER
+    assert resolve(EMBEDDED).origin is Origin.EMBEDDED
+    assert resolve(f"./{EMBEDDED}").origin is Origin.FOLDER
+    assert resolve("owner/other").origin is Origin.HUB
+
+
+def test_the_home_folder_is_spelled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve("~/model").location == str(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "name", ["./nowhere", "/no/where", "~/nowhere", "a/b/c", "../no-such-folder", "\\a\\b"]
+)
+def test_a_path_that_is_not_there_is_named(name: str):
+    with pytest.raises(ModelError, match="there is no folder") as caught:
+        resolve(name)
+    assert name in caught.value.cause
+    assert EMBEDDED in caught.value.remedy
+    assert "folder" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "two words", "-flag", "name\n", "naïve", "x" + "\x1b[2J"]
+)
+def test_what_is_no_name_is_refused_without_raw_control_characters(name: str):
+    with pytest.raises(ModelError, match="no model's name") as caught:
+        resolve(name)
+    assert str(caught.value).isprintable()
+
+
+def test_control_characters_of_a_path_are_not_shown_raw():
+    with pytest.raises(ModelError, match="there is no folder") as caught:
+        resolve("./\x1b[2J")
+    assert str(caught.value).isprintable()
+
+
+def test_a_file_is_not_a_model(tmp_path: Path):
+    file = tmp_path / "model.gguf"
+    file.touch()
+    with pytest.raises(ModelError, match="is a file"):
+        resolve(str(file))
+
+
+def test_shapes_have_the_known_numbers_of_parameters():
+    billions = {name: shape.n_params / 1e9 for name, shape in SHAPES.items()}
+    assert billions == pytest.approx(
+        {"deepseek-coder-1.3b": 1.346, "deepseek-coder-6.7b": 6.741, "deepseek-coder-33b": 33.343},
+        abs=5e-4,
+    )
+
+
+def test_a_shape_is_found_by_alias_and_by_hub_name_only():
+    for alias, hub_name in ALIASES.items():
+        assert shape_of(resolve(alias)) is shape_of(resolve(hub_name)) is SHAPES[alias]
+    with pytest.raises(ModelError, match="no shape") as caught:
+        shape_of(resolve(EMBEDDED))
+    assert "deepseek-coder-33b" in caught.value.remedy
