@@ -1,0 +1,49 @@
+"""A tiny random model with a line-wise tokenizer, for everything above the engine."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pie_cli.models.loading import load
+from pie_cli.models.nano.tokenizer import save_tokenizer, train_tokenizer
+from pie_cli.session import EditableModel, prepare
+
+WINDOW = 1024
+SOURCE = "".join(
+    f"def area_{n}(width, height):\n    size = width * height + {n}\n    return size\n\n"
+    for n in range(12)
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that loads like any model; standard deviation 0.3, so that positions matter."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = train_tokenizer(iter([SOURCE] * 8), 320)
+    save_tokenizer(tokenizer, folder, WINDOW)
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=WINDOW,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint: Path) -> EditableModel:
+    """The checkpoint, loaded in float32 on the CPU, through the gate."""
+    return prepare(load(str(tiny_checkpoint), "cpu", "float32"))

@@ -1,0 +1,325 @@
+"""The session: after every edit its ids, cache and claims are those of a session built from scratch."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from pie_cli.config import Settings
+from pie_cli.editing.hunks import diff_lines
+from pie_cli.editing.patches import parse, unified_diff
+from pie_cli.engine.plan import make_plan
+from pie_cli.errors import CacheCapacityError, InputError, PatchError
+from pie_cli.session import EditableModel, EditSession, stale_from
+from pie_cli.spans import Alignment, KeptRun
+from tests.conftest import SOURCE
+
+LINES = SOURCE.splitlines(keepends=True)
+MAX_TOKENS = 12
+
+
+def make_session(model: EditableModel, **settings: Any) -> EditSession:
+    return EditSession(model, "area.py", Settings(max_tokens=MAX_TOKENS, **settings))
+
+
+def inserted(text: str, line: int, new: str) -> str:
+    lines = text.splitlines(keepends=True)
+    return "".join([*lines[:line], new, *lines[line:]])
+
+
+def keys_and_values(session: EditSession) -> list[torch.Tensor]:
+    assert session._state is not None
+    cache = session._state.cache
+    cache.check_integrity()
+    length = cache.length
+    return [t[:, :, :length] for layer in cache.layers for t in (layer.keys, layer.values)]
+
+
+def difference(one: EditSession, other: EditSession) -> float:
+    pairs = zip(keys_and_values(one), keys_and_values(other), strict=True)
+    return max(float((a - b).norm() / b.norm()) for a, b in pairs)
+
+
+def fresh(model: EditableModel, text: str, **settings: Any) -> EditSession:
+    session = make_session(model, **settings)
+    session.open(text)
+    return session
+
+
+def prompt_ids(session: EditSession) -> list[int]:
+    assert session._state is not None
+    return session._state.prompt.token_ids
+
+
+def random_edit(text: str, rng: random.Random) -> str:
+    """Insert, delete, replace, duplicate or move lines."""
+    lines = text.splitlines(keepends=True)
+    start = rng.randrange(len(lines))
+    stop = min(len(lines), start + rng.randint(1, 4))
+    kind = rng.choice(["insert", "delete", "replace", "move"])
+    block = lines[start:stop]
+    if kind == "insert":
+        lines[start:start] = [f"value_{rng.randint(0, 99)} = {rng.randint(0, 999)}\n"]
+    elif kind == "delete" and len(lines) > 12:
+        del lines[start:stop]
+    elif kind == "replace":
+        lines[start:stop] = [line.replace("size", "total") for line in block]
+    elif kind == "move":
+        del lines[start:stop]
+        place = rng.randrange(len(lines) + 1)
+        lines[place:place] = block
+    return "".join(lines)
+
+
+def test_random_edits_keep_ids_layer_0_and_claims_true(tiny_model: EditableModel) -> None:
+    rng = random.Random(3)
+    text = SOURCE
+    session = fresh(tiny_model, text)
+    for save in range(12):
+        text = random_edit(text, rng)
+        prediction = session.update(text)
+        reference = fresh(tiny_model, text)
+        assert prompt_ids(session) == prompt_ids(reference)
+        tokens = prediction.tokens
+        assert tokens.reused + tokens.encoded == tokens.total == len(prompt_ids(reference))
+        assert tokens.shifted <= tokens.reused
+        # Layer 0 sees tokens and positions only, so its keys and values equal full recompute's.
+        for mine, theirs in zip(
+            keys_and_values(session)[:2], keys_and_values(reference)[:2], strict=True
+        ):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+        # And whatever is claimed to be exact is, in every layer.
+        first = tokens.total - tokens.stale
+        for mine, theirs in zip(keys_and_values(session), keys_and_values(reference), strict=True):
+            torch.testing.assert_close(
+                mine[:, :, :first], theirs[:, :, :first], rtol=1e-3, atol=1e-3
+            )
+        if save % 4 == 3:
+            comparison = session.compare()
+            assert comparison is not None
+            assert difference(session, reference) < 1e-4
+            assert comparison.text == reference.open(text).text
+
+
+def test_stale_tokens_do_differ(tiny_model: EditableModel) -> None:
+    """The control of the test above: what is not claimed to be exact is not."""
+    session = fresh(tiny_model, SOURCE)
+    text = inserted(SOURCE, 4, "import sys\n")
+    assert not session.update(text).exact
+    assert difference(session, fresh(tiny_model, text)) > 1e-2
+
+
+def test_appending_is_exact(tiny_model: EditableModel) -> None:
+    session = fresh(tiny_model, SOURCE)
+    text = SOURCE + "def area_last(width):\n    size ="
+    prediction = session.update(text)
+    reference = make_session(tiny_model)
+    assert prediction.exact
+    assert prediction.tokens.stale == 0
+    assert prediction.text == reference.open(text).text
+    assert difference(session, reference) < 1e-4
+
+
+@pytest.mark.parametrize("strategy", ["full", "prefix"])
+def test_full_and_prefix_are_exact(tiny_model: EditableModel, strategy: str) -> None:
+    session = fresh(tiny_model, SOURCE, strategy=strategy)
+    text = inserted(SOURCE, 4, "import sys\n")
+    prediction = session.update(text)
+    reference = make_session(tiny_model)
+    assert prediction.exact
+    assert prediction.text == reference.open(text).text
+    assert difference(session, reference) < 1e-4
+
+
+def test_cfe_leaves_shifted_keys_where_they_were(tiny_model: EditableModel) -> None:
+    """In layer 0, pie's keys are full recompute's; cfe's are off by their rotation, 100 times more."""
+    text = inserted(SOURCE, 4, "import sys\n")
+    reference = fresh(tiny_model, text)
+    errors = {}
+    for strategy in ("pie", "cfe"):
+        session = fresh(tiny_model, SOURCE, strategy=strategy)
+        session.update(text)
+        mine, theirs = keys_and_values(session)[0], keys_and_values(reference)[0]
+        errors[strategy] = float((mine - theirs).norm() / theirs.norm())
+    assert errors["pie"] < 1e-5
+    assert errors["cfe"] > 100 * errors["pie"]
+
+
+def test_a_completed_comparison_leaves_the_cache_exact(tiny_model: EditableModel) -> None:
+    for compare in ("full", "prefix"):
+        session = fresh(tiny_model, SOURCE, compare=compare, chunk_tokens=64)
+        text = inserted(SOURCE, 4, "import sys\n")
+        session.update(text)
+        comparison = session.compare()
+        assert comparison is not None
+        assert comparison.strategy == compare
+        assert difference(session, fresh(tiny_model, text)) < 1e-4
+        assert session.update(text).exact
+
+
+def test_a_comparison_given_up_keeps_its_chunks(tiny_model: EditableModel) -> None:
+    session = fresh(tiny_model, SOURCE, compare="prefix", chunk_tokens=64)
+    text = inserted(SOURCE, 4, "import sys\n")
+    before = session.update(text)
+    answers = iter([False, False, True])
+    assert session.compare(lambda: next(answers)) is None
+    # Two chunks are exact now: an edit behind them finds them so.
+    after = session.update(text)
+    assert before.tokens.stale - after.tokens.stale == 128
+    assert session.compare() is not None
+    assert difference(session, fresh(tiny_model, text)) < 1e-4
+
+
+def test_no_comparison_when_switched_off(tiny_model: EditableModel) -> None:
+    session = fresh(tiny_model, SOURCE, compare="none")
+    session.update(inserted(SOURCE, 4, "import sys\n"))
+    assert session.compare() is None
+
+
+def test_a_line_spot_moves_with_the_text(tiny_model: EditableModel) -> None:
+    session = make_session(tiny_model, at="9")
+    assert session.open(SOURCE).at.line == 9
+    text = inserted(SOURCE, 2, "    # one\n    # two\n")
+    assert session.update(text).at.line == 11
+    text = inserted(text, 30, "# below the spot\n")
+    assert session.update(text).at.line == 11
+    assert session.update(SOURCE).at.line == 9
+    assert prompt_ids(session) == prompt_ids(fresh(tiny_model, SOURCE, at="9"))
+
+
+def test_a_spot_clamps_where_its_line_went(tiny_model: EditableModel) -> None:
+    session = fresh(tiny_model, SOURCE, at="20")
+    assert session.update("".join(LINES[:5])).at.line == 6
+    assert session.update("").at.line == 1
+
+
+def test_a_spot_outside_the_text_is_refused(tiny_model: EditableModel) -> None:
+    session = make_session(tiny_model, at="500")
+    with pytest.raises(InputError, match="line 500 is outside the file, which has 48 lines"):
+        session.open(SOURCE)
+    session = fresh(tiny_model, SOURCE)
+    with pytest.raises(InputError):
+        session.update(SOURCE, at="99")
+    assert session.text == SOURCE
+
+
+def test_an_edit_behind_the_spot_costs_one_token(tiny_model: EditableModel) -> None:
+    session = fresh(tiny_model, SOURCE, at="9")
+    prediction = session.update(SOURCE + "# behind\n")
+    assert prediction.exact
+    assert prediction.tokens.encoded == 1
+    assert prediction.lines_added == 1
+
+
+def test_a_patch_updates_like_a_text(tiny_model: EditableModel) -> None:
+    text = inserted(SOURCE, 4, "import sys\n")
+    session, other = fresh(tiny_model, SOURCE), fresh(tiny_model, SOURCE)
+    (patch,) = parse(unified_diff(SOURCE, text, "area.py")).files
+    assert session.apply(patch).text == other.update(text).text
+    assert session.text == text
+    with pytest.raises(PatchError):
+        session.apply(patch)
+    assert session.text == text
+
+
+def test_a_patch_before_the_first_text_is_refused(tiny_model: EditableModel) -> None:
+    (patch,) = parse(unified_diff(SOURCE, "x\n", "area.py")).files
+    with pytest.raises(InputError):
+        make_session(tiny_model).apply(patch)
+
+
+def test_priming_predicts_nothing_but_makes_the_edit_cheap(tiny_model: EditableModel) -> None:
+    session = make_session(tiny_model)
+    assert session.prime(SOURCE) > 0
+    text = inserted(SOURCE, 4, "import sys\n")
+    prediction = session.update(text)
+    other = fresh(tiny_model, SOURCE)
+    assert prediction.text == other.update(text).text
+    assert prediction.tokens.encoded < 0.1 * prediction.tokens.total
+
+
+def test_an_interrupted_line_leaves_the_cache_in_step(tiny_model: EditableModel) -> None:
+    session = fresh(tiny_model, SOURCE)
+    text = inserted(SOURCE, 4, "import sys\n")
+    stopped = session.update(text, should_stop=lambda: True)
+    assert stopped.stopped_by in ("interrupted", "newline", "end")
+    assert session.update(text).tokens.encoded == 1
+    assert prompt_ids(session) == prompt_ids(fresh(tiny_model, text))
+
+
+def test_a_failure_in_the_pass_costs_a_recompute_not_the_session(
+    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = fresh(tiny_model, SOURCE)
+    text = inserted(SOURCE, 4, "import sys\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("pie_cli.session.decode_line", _out_of_memory)
+        with pytest.raises(CacheCapacityError, match="no memory left"):
+            session.update(text)
+    assert session.update(text).tokens.encoded == len(prompt_ids(session))
+    assert difference(session, fresh(tiny_model, text)) < 1e-4
+
+
+def _out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError
+
+
+def test_a_long_file_is_cut_at_a_line_and_the_edge_stays(tiny_model: EditableModel) -> None:
+    session = make_session(tiny_model, context_tokens=256)
+    first = session.open(SOURCE)
+    assert first.window_dropped > 0
+    assert first.tokens.total <= 256
+    text = inserted(SOURCE, 46, "    size = 1\n")
+    second = session.update(text)
+    assert second.window_dropped == first.window_dropped
+    assert second.tokens.encoded < 16
+    # Lines that come above the window move its edge along, and cost nothing but the look.
+    third = session.update("import os\n" + text)
+    assert third.window_dropped == first.window_dropped + 1
+    assert third.tokens.encoded == 1
+
+
+def test_a_growing_file_moves_the_edge_in_large_steps(tiny_model: EditableModel) -> None:
+    session = make_session(tiny_model, context_tokens=256)
+    text = SOURCE
+    session.open(text)
+    edges = []
+    for number in range(24):
+        text += f"size_{number} = {number}\n"
+        prediction = session.update(text)
+        assert prediction.tokens.total <= 256
+        edges.append(prediction.window_dropped)
+    assert edges == sorted(edges)
+    assert 2 <= len(set(edges)) <= 6
+
+
+def test_a_context_smaller_than_the_head_is_refused(tiny_model: EditableModel) -> None:
+    with pytest.raises(CacheCapacityError, match="no room behind the head"):
+        EditSession(tiny_model, "a/very/long/path" * 10, Settings(context_tokens=16))
+
+
+@pytest.mark.parametrize(
+    ("before", "runs", "length", "expected"),
+    [
+        (10, (KeptRun(0, 0, 10),), 14, 14),  # an append
+        (10, (KeptRun(0, 0, 4), KeptRun(4, 6, 6)), 12, 6),  # an insertion
+        (10, (KeptRun(0, 0, 4), KeptRun(6, 6, 4)), 10, 6),  # a replacement in place
+        (2, (KeptRun(0, 0, 4), KeptRun(4, 6, 6)), 12, 2),  # stale before
+        (6, (KeptRun(0, 0, 4),), 8, 8),  # the stale part was taken out
+        (0, (), 5, 5),  # nothing kept
+    ],
+)
+def test_stale_from_follows_the_plan(
+    before: int, runs: tuple[KeptRun, ...], length: int, expected: int
+) -> None:
+    assert stale_from(before, make_plan("pie", Alignment(10, length, runs))) == expected
+
+
+def test_lines_changed_are_those_of_the_diff(tiny_model: EditableModel) -> None:
+    session = fresh(tiny_model, SOURCE)
+    text = SOURCE.replace("size = width * height + 3", "size = height")
+    (hunk,) = diff_lines(SOURCE, text)
+    prediction = session.update(text)
+    assert (prediction.lines_added, prediction.lines_removed) == (1, 1)
+    assert hunk.new_start == 13
