@@ -247,6 +247,22 @@ class EditSession:
         forward = compute_ms + elapsed_ms(line.began_at, line.first_token_at)
         return _compared(self.settings.compare, line, state.last, forward)
 
+    def fork(self, strategy: str) -> "EditSession":
+        """Return a session in the same state with another strategy, its cache a copy, without a draft.
+
+        So several strategies, or several edits, can start from one state.
+
+        Raises:
+            CacheCapacityError: when the device's memory does not suffice.
+        """
+        twin = EditSession(self.model, self.path, replace(self.settings, strategy=strategy))
+        twin._spot = self._spot
+        if self._state is not None:
+            with self._guarded():
+                cache = self._state.cache.clone()
+            twin._state = replace(self._state, cache=cache, last=None, draft=(), last_draft=())
+        return twin
+
     def _encode_all(
         self, text: str, on_progress: OnProgress | None, decoding: DecodeOptions
     ) -> Prediction:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from pie_cli.cli.tally import Summary
 from pie_cli.session import Comparison, EditSession, Prediction
 
 SCHEMA = "pie/1"
@@ -37,6 +38,42 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "agrees": comparison.agrees,
         "timings_ms": _rounded(asdict(comparison.timings_ms)),
         "speedup": _rounded(asdict(comparison.speedup)),
+    }
+
+
+def start_document(session: EditSession, load_ms: float) -> dict[str, Any]:
+    """Return the fields of a watch's `start`, without `schema`."""
+    loaded, settings = session.model.loaded, session.settings
+    return {
+        "path": session.path,
+        "model": loaded.name,
+        "device": loaded.device,
+        "dtype": loaded.dtype,
+        "parameters": loaded.n_params,
+        "strategy": settings.strategy,
+        "compare": settings.compare,
+        "window_tokens": settings.context_tokens or loaded.window,
+        "load_ms": round(load_ms, 3),
+    }
+
+
+def summary_document(summary: Summary) -> dict[str, Any]:
+    """Return the fields of a watch's `stop`, without `schema`; what was not measured is null."""
+    agreement = summary.agreement_pct
+    return {
+        "saves": summary.saves,
+        "predictions": summary.predictions,
+        "superseded": summary.superseded,
+        "errors": summary.errors,
+        "comparisons": summary.comparisons,
+        "agreement_pct": None if agreement is None else round(agreement, 1),
+        "median_ms": {
+            name: _rounded(asdict(times)) if times else None
+            for name, times in (
+                ("prediction", summary.prediction_ms),
+                ("comparison", summary.comparison_ms),
+            )
+        },
     }
 
 

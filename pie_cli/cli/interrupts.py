@@ -4,19 +4,20 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import Any
+from types import TracebackType
+from typing import Any, final
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+@final
 class Interrupts:
-    """Ends a command at the user's word: at once while it waits or computes, never within a line of output.
+    """Ends a command at the user's word: while it waits or computes, never within a line of output.
 
-    A context manager: inside of it the first SIGINT or SIGTERM raises KeyboardInterrupt, but only in the
-    body of `allowed`; one that comes elsewhere waits for the next `allowed`. The second is ignored, since
-    people press twice and `timeout` signals twice. From the third on it raises anywhere, in case the end
-    itself hangs.
+    A context manager: inside of it the first SIGINT or SIGTERM raises KeyboardInterrupt, but only
+    in the body of `allowed`; one that comes elsewhere waits for the next `allowed`. The second is
+    ignored, since people press twice and `timeout` signals twice. From the third on it raises
+    anywhere, in case the end itself hangs.
 
     Outside of the main thread, where Python takes no signals, it does nothing.
     """
@@ -27,7 +28,7 @@ class Interrupts:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        """Take the signals over; also those that a shell left ignored for a command in the background."""
+        """Take the signals over; also those that a shell has its background commands ignore."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._handlers[number] = signal.signal(number, self._handle)
@@ -67,7 +68,7 @@ class Interrupts:
         finally:
             self._is_allowed = False
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, *_: object) -> None:
         self._count += 1
         if self._count > 2 or (self._count == 1 and self._is_allowed):
             raise KeyboardInterrupt

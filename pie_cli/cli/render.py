@@ -13,6 +13,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from pie_cli.cli.tally import MedianTimes, Summary
 from pie_cli.session import Comparison, Prediction
 
 NEIGHBOURS = 3
@@ -93,6 +94,35 @@ class Renderer:
         else:
             line = comparison.text.strip() or "(nothing to add)"
             self.out.print(Text(f"        predicts another line: {visible(line)}", style="yellow"))
+
+    def title(self, text: str) -> None:
+        """Print one line that what follows stands under."""
+        self.out.print(Text(visible(text), style="bold cyan"))
+
+    def aside(self, text: str) -> None:
+        """Print one line of lesser weight to stdout."""
+        self.out.print(Text(visible(text), style="dim"))
+
+    def summary(self, summary: Summary) -> None:
+        """Print what became of a watched file's saves: counts, median times, agreement."""
+        counts = [f"{summary.saves} save{'s' * (summary.saves != 1)}"]
+        if summary.superseded:
+            counts.append(f"{summary.superseded} superseded")
+        if summary.errors:
+            counts.append(f"{summary.errors} error{'s' * (summary.errors != 1)}")
+        self.out.print(Text(", ".join(counts), style="bold"))
+        self._median(summary.strategy, summary.prediction_ms, summary.predictions)
+        self._median(summary.baseline, summary.comparison_ms, summary.comparisons)
+        if summary.agreement_pct is not None:
+            self.out.print(
+                f"       same line in {summary.agreed} of {summary.comparisons} comparisons"
+                f" ({summary.agreement_pct:.0f} %)"
+            )
+
+    def _median(self, name: str, times: MedianTimes | None, count: int) -> None:
+        if times is not None:
+            remark = f"median of {count}"
+            self.out.print(_times(f"{name:<6}", times.first_token, times.line, remark))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
         """Print a table; numbers are right-aligned."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
+from typing import final
 
 from pie_cli.cli.files import read_source
 from pie_cli.errors import InputError, PieError
@@ -62,15 +63,16 @@ class _End:
     error: Exception | None = None
 
 
+@final
 class Saves:
     """Reads a file at each change set, in a thread of its own, and hands the newest text over.
 
-    Reading at once tells real saves from touches, so that only a new text gives up what is computed for
-    an older one. A text equal to the last is no save, except behind a failure: there it says that all is
-    well again. A failure that lasts is one failure.
+    Reading at once tells real saves from touches, so that only a new text gives up what is computed
+    for an older one. A text equal to the last is no save, except behind a failure: there it says
+    that all is well again. A failure that lasts is one failure.
 
-    As a context manager it starts the thread; leaving it waits for the thread, which ends with the change
-    sets.
+    As a context manager it starts the thread; leaving it waits for the thread, which ends with the
+    change sets.
 
     Args:
         path: the file.
@@ -126,9 +128,18 @@ class Saves:
         self._stop.set()
         self._queue.put(end)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the end has come, though saves may be left to take."""
+        return self._stop.is_set()
+
+    def newer_than(self, save_id: int) -> bool:
+        """Tell whether a newer text waits."""
+        return self._newest_id > save_id
+
     def overtaken(self, save_id: int) -> bool:
-        """Tell whether to give a save up: a newer text waits, or the saves have ended."""
-        return self._newest_id > save_id or self._stop.is_set()
+        """Tell whether to give a save up: a newer text waits, or the end has come."""
+        return self.newer_than(save_id) or self.stopped
 
     def take(self, timeout_s: float) -> Taken:
         """Wait for saves and take all there are.

@@ -166,7 +166,7 @@ def _attend(
     pack = rows == 1 or query.device.type != "cpu" or softcap is not None
     repeats = groups if pack else 1
     # A single query sees every key that it is given.
-    mask = None if rows == 1 else this.mask(block, window, repeats, query.device)
+    mask = None if rows == 1 else this.mask(block, window, repeats, query.dtype, query.device)
     if pack:
         query = query.reshape(batch, key.shape[1], groups * rows, query.shape[-1])
     if softcap is not None:
@@ -195,7 +195,7 @@ def _softcapped(
     scores = torch.matmul(query, key.transpose(-1, -2)).float() * scale
     scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scores = scores + mask
     return torch.matmul(torch.softmax(scores, dim=-1).to(value.dtype), value)
 
 

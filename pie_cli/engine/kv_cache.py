@@ -48,7 +48,7 @@ class SlotLayer(CacheLayerMixin):
     values: Tensor
 
     def __init__(self, capacity: int = 0) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.capacity = capacity
         self.homes: Tensor | None = None
 
@@ -446,9 +446,7 @@ def stock_cache() -> DynamicCache:
 def stock_keys(cache: DynamicCache) -> list[Tensor | None]:
     """Return the keys [B, H, S, D] of each layer of a stock cache; None for layers that keep no plain keys."""
     return [
-        layer.keys
-        if type(layer) is DynamicLayer and layer.is_initialized and layer.keys.dim() == 4
-        else None
+        layer.keys if type(layer) is DynamicLayer and layer.is_initialized else None
         for layer in cache.layers
     ]
 

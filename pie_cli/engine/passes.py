@@ -11,6 +11,9 @@ from torch import Tensor
 # block's last query are left out (measured, docs/log.md).
 MAX_BLOCK_ROWS = 256
 
+# Masks are shared by the layers up to this size; a long pass builds the rest anew in each.
+MAX_MASK_BYTES = 256 * 2**20
+
 
 class Block(NamedTuple):
     """Queries that attend in one call.
@@ -55,7 +58,8 @@ class ForwardPass:
         self.whole = self.contiguous and positions[0] == first_key
         self._indices: dict[torch.device, Tensor] = {}
         self._blocks: dict[int, list[Block]] = {}
-        self._masks: dict[tuple[Block, int | None, int, torch.device], Tensor] = {}
+        self._masks: dict[tuple[Block, int | None, int, torch.dtype, torch.device], Tensor] = {}
+        self._mask_bytes = 0
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -103,25 +107,40 @@ class ForwardPass:
         start = self.first_key if window is None else max(self.first_key, block.first - window + 1)
         return start, block.last + 1
 
-    def mask(self, block: Block, window: int | None, groups: int, device: torch.device) -> Tensor:
-        """Return which keys each query of a block sees.
+    def mask(
+        self,
+        block: Block,
+        window: int | None,
+        groups: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Tensor:
+        """Return which keys each query of a block sees, as a term to add to the scores.
+
+        Additive rather than boolean: SDPA would turn a boolean mask into this in every layer.
 
         Args:
             block: one of `blocks`.
             window: keys that a query sees, itself included; None for all before it.
             groups: times the rows are repeated, for queries of several heads packed as rows.
+            dtype: the queries'.
             device: where the mask is needed.
 
         Returns:
-            bool [groups * rows, keys], over the keys of `key_span`.
+            [groups * rows, keys] of 0 and -inf, over the keys of `key_span`.
         """
-        key = (block, window, groups, device)
+        key = (block, window, groups, dtype, device)
         mask = self._masks.get(key)
         if mask is None:
             queries = self.index(device)[block.start : block.stop, None]
             keys = torch.arange(*self.key_span(block, window), device=device)[None]
-            mask = keys <= queries
+            hidden = keys > queries
             if window is not None:
-                mask &= keys > queries - window
-            mask = self._masks[key] = mask.repeat(groups, 1)
+                hidden |= keys <= queries - window
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
+            mask = mask.masked_fill_(hidden, float("-inf")).repeat(groups, 1)
+            size = mask.numel() * mask.element_size()
+            if self._mask_bytes + size <= MAX_MASK_BYTES:
+                self._mask_bytes += size
+                self._masks[key] = mask
         return mask

@@ -2,10 +2,10 @@
 
     python -m pie_cli.models.nano.corpus OUT.jsonl.gz [--site DIR]... [--held-out DIR]
 
-Takes the standard library and every distribution whose metadata names a permissive licence; leaves out
-vendored, generated and data-like files, duplicates, and everything that belongs to the projects set
-aside for evaluation. Writes one JSON object a file, `{"package", "path", "text"}`, in a fixed order,
-and beside it OUT.manifest.json: package, version, licence, files, bytes.
+Takes the standard library and every distribution whose metadata names a permissive licence; leaves
+out vendored, generated and data-like files, duplicates, and everything that belongs to the projects
+set aside for evaluation. Writes one JSON object a file, `{"package", "path", "text"}`, in a fixed
+order, and beside it OUT.manifest.json: package, version, licence, files, bytes.
 """
 
 import argparse
@@ -19,11 +19,29 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from typing import Any
 
 from pie_cli.errors import InputError, PieError
 
 HELD_OUT = frozenset(
-    ["black", "datasette", "falcon", "beets", "scrapy", "weasyprint", "kombu", "pdm", "tox", "aiohttp", "peewee", "textual", "mitmproxy", "redis", "structlog", "pre-commit"]
+    [
+        "black",
+        "datasette",
+        "falcon",
+        "beets",
+        "scrapy",
+        "weasyprint",
+        "kombu",
+        "pdm",
+        "tox",
+        "aiohttp",
+        "peewee",
+        "textual",
+        "mitmproxy",
+        "redis",
+        "structlog",
+        "pre-commit",
+    ]
 )
 """Projects set aside for evaluation: no file of theirs is trained on, whoever ships it."""
 
@@ -36,7 +54,8 @@ _GENERATED = re.compile(
     re.IGNORECASE,
 )
 _PERMISSIVE = re.compile(
-    r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|0BSD|Unlicense|Zlib|CNRI|HPND|CC0|Public Domain)\b",
+    r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|0BSD|Unlicense|Zlib|CNRI|HPND|CC0"
+    r"|Public Domain)\b",
     re.IGNORECASE,
 )
 _COPYLEFT = re.compile(
@@ -71,8 +90,8 @@ class Source:
 
 
 def licence_of(dist: Distribution) -> str:
-    """Return the licence a distribution's metadata declares: expression, classifiers, or short text."""
-    meta = dist.metadata
+    """Return the licence that a distribution declares: expression, classifiers, or short text."""
+    meta: Any = dist.metadata
     expression = meta.get("License-Expression")
     if expression:
         return str(expression)
@@ -88,7 +107,7 @@ def licence_of(dist: Distribution) -> str:
 
 
 def is_permissive(licence: str) -> bool:
-    """Tell whether a declared licence is permissive; what is unknown or mixed with copyleft is not."""
+    """Tell whether a licence is permissive; what is unknown or mixed with copyleft is not."""
     return bool(_PERMISSIVE.search(licence)) and not _COPYLEFT.search(licence)
 
 
@@ -112,7 +131,7 @@ def find_sources(sites: Iterable[Path], standard_libraries: Iterable[Path]) -> l
         )
     for site in sites:
         for dist in distributions(path=[str(site)]):
-            name = dist.metadata["Name"]
+            name = str(dist.metadata["Name"] or "")
             licence = licence_of(dist)
             if (
                 name
@@ -126,7 +145,7 @@ def find_sources(sites: Iterable[Path], standard_libraries: Iterable[Path]) -> l
 
 
 def is_source_text(path: str, text: str) -> bool:
-    """Tell whether a file reads like code a person wrote: no vendored, generated or data-like file."""
+    """Tell whether a file reads like code that a person wrote: not vendored, generated or data."""
     parts = Path(path).parts
     if _VENDORED.search(path) or path.endswith(("_pb2.py", "_pb2_grpc.py")):
         return False
@@ -185,14 +204,12 @@ def _mixed(files: Iterable[Path]) -> list[Path]:
     """Order files by a hash of their path, so that a capped package is sampled evenly."""
     return sorted(
         files,
-        key=lambda path: hashlib.blake2b(
-            str(path.name).encode() + bytes(path.parent.name, "utf-8")
-        ).digest(),
+        key=lambda path: hashlib.blake2b("/".join(path.parts[-2:]).encode()).digest(),
     )
 
 
 def _read(path: Path) -> str | None:
-    """Read a source file as UTF-8 with line feeds, or None where it is not of a useful size or form."""
+    """Read a source file as UTF-8 with line feeds, or None where its size or form is no use."""
     try:
         if not MIN_BYTES <= path.stat().st_size <= MAX_BYTES:
             return None
@@ -215,14 +232,14 @@ def collect(
     for source in sources:
         taken = 0
         for file in _mixed(source.files):
-            text = _read(file)
-            if text is None:
+            file_text = _read(file)
+            if file_text is None:
                 continue
             path = file.relative_to(source.root).as_posix()
-            if not is_source_text(path, text) or not seen.add(text):
+            if not is_source_text(path, file_text) or not seen.add(file_text):
                 continue
-            yield source, path, text
-            taken += len(text.encode())
+            yield source, path, file_text
+            taken += len(file_text.encode())
             if taken > MAX_PACKAGE_BYTES:
                 break
 

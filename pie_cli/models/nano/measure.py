@@ -2,11 +2,11 @@
 
     python -m pie_cli.models.nano.measure CASES.jsonl.gz [--model DIR] [--contexts 256,2048,4096]
 
-The cases are those of a JSON Lines file with `path`, `after` and `target_line`. All by full recompute,
-in float32. For each context length:
+The cases are those of a JSON Lines file with `path`, `after` and `target_line`. All by full
+recompute, in float32. For each context length:
 
-- bits per byte of the after texts, in windows that overlap by half: every token but those of a file's
-  first window sees at least half a context;
+- bits per byte of the after texts, in windows that overlap by half: every token but those of a
+  file's first window sees at least half a context;
 - the next line at `target_line`, greedy, given the text before it: exact match and edit similarity
   (`rapidfuzz.fuzz.ratio`), both of stripped lines;
 - the same line hidden between its prefix and its suffix: exact match of the fill-in-the-middle.
@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from rapidfuzz import fuzz
@@ -30,7 +31,7 @@ from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM
 
 from pie_cli.errors import InputError, PieError
-from pie_cli.models.nano.tokenizer import END_OF_TEXT, FIM_BEGIN, FIM_END, FIM_HOLE
+from pie_cli.models.nano.tokenizer import END_OF_TEXT, FIM_BEGIN, FIM_END, FIM_HOLE, special_ids
 
 MAX_LINE_TOKENS = 64
 SUFFIX_SHARE = 0.25
@@ -58,11 +59,10 @@ class Scorer:
     def __init__(self, folder: Path, device: str) -> None:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.encode_special_tokens = True
-        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+        model = cast(Any, LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32))
+        self.model = model.to(device).eval()
         self.device = device
-        self.special = {
-            t: self.tokenizer.token_to_id(t) for t in (END_OF_TEXT, FIM_BEGIN, FIM_HOLE, FIM_END)
-        }
+        self.special = special_ids(self.tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Tokenize without special tokens."""
@@ -74,7 +74,7 @@ class Scorer:
 
     @torch.inference_mode()
     def bits(self, case: Case, context: int) -> float:
-        """Return the bits that the after text costs, in windows of `context` overlapping by half."""
+        """Return the bits that the after text costs, in windows that overlap by half."""
         head, ids = self.head(case), self.encode(case.after)
         room = context - len(head)
         total, done = 0.0, 0
@@ -114,7 +114,9 @@ class Scorer:
         step: Tensor = torch.tensor([list(prompt)], device=self.device)
         ids: list[int] = []
         while len(ids) < MAX_LINE_TOKENS:
-            logits = self.model(step, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            logits = self.model(
+                step, past_key_values=cache, use_cache=True, logits_to_keep=1
+            ).logits
             ids.append(int(logits[0, -1].argmax()))
             text = self.tokenizer.decode(ids)
             if ids[-1] == self.special[END_OF_TEXT] or "\n" in text.lstrip():

@@ -1,15 +1,15 @@
 """Turn the corpus into training sequences shaped like pie's prompts, each computable on its own.
 
-A sequence is a window over the files of one package, so that files stand beside their neighbours. Each
-piece of a file becomes one document, in one of three forms (`eot`, `begin`, `hole`, `end` are special
-tokens; `HEAD` is `# path` and a newline):
+A sequence is a window over the files of one package, so that files stand beside their neighbours.
+Each piece of a file becomes one document, in one of three forms (`eot`, `begin`, `hole`, `end` are
+special tokens; `HEAD` is `# path` and a newline):
 
     plain                  eot HEAD text
     prefix-suffix-middle   eot HEAD begin prefix hole suffix end middle
     suffix-prefix-middle   eot HEAD begin hole suffix end prefix middle
 
-Sequence i is a pure function of (corpus, length, seed, i): a resumed run needs one number, and workers
-share the work without talking to each other.
+Sequence i is a pure function of (corpus, length, seed, i): a resumed run needs one number, and
+workers share the work without talking to each other.
 """
 
 import gzip
@@ -17,13 +17,15 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
 from tokenizers import Tokenizer
+from torch.utils.data import Dataset
 
 from pie_cli.errors import InputError
-from pie_cli.models.nano.tokenizer import END_OF_TEXT, FIM_BEGIN, FIM_END, FIM_HOLE
+from pie_cli.models.nano.tokenizer import END_OF_TEXT, FIM_BEGIN, FIM_END, FIM_HOLE, special_ids
 
 CHARS_PER_TOKEN = 3.5
 FIM_SHARE = 0.5
@@ -95,7 +97,7 @@ def cut_windows(files: Sequence[File], chars: int, rng: random.Random) -> list[l
     return windows
 
 
-class Stream:
+class Stream(Dataset[list[int]]):
     """The sequences of one length.
 
     Args:
@@ -108,25 +110,19 @@ class Stream:
     def __init__(self, files: Sequence[File], tokenizer: Tokenizer, length: int, seed: int) -> None:
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True
-        self._special = {
-            t: tokenizer.token_to_id(t) for t in (END_OF_TEXT, FIM_BEGIN, FIM_HOLE, FIM_END)
-        }
+        self._special = special_ids(tokenizer)
         self._length = length
         self._seed = f"{seed}:{length}"
         self._windows = cut_windows(files, int(length * CHARS_PER_TOKEN), random.Random(self._seed))
-        self._epoch, self._order = -1, list[int]()
 
     def __getitem__(self, index: int) -> list[int]:
         """Return sequence `index`, `length + 1` token ids; epochs follow each other reshuffled."""
         epoch, place = divmod(index, len(self._windows))
-        if epoch != self._epoch:
-            self._order = list(range(len(self._windows)))
-            random.Random(f"{self._seed}:{epoch}").shuffle(self._order)
-            self._epoch = epoch
+        order = epoch_order(len(self._windows), f"{self._seed}:{epoch}")
         rng = random.Random(f"{self._seed}:{epoch}:{place}")
         ids: list[int] = []
         while len(ids) <= self._length:  # a short window is filled up from the next
-            for piece in self._windows[self._order[place % len(self._order)]]:
+            for piece in self._windows[order[place % len(order)]]:
                 ids += self._document(piece, rng)
             place += 1
         return ids[: self._length + 1]
@@ -147,7 +143,15 @@ class Stream:
         if rng.random() < 0.5:
             left = [begin, *self._encode(prefix), hole, *self._encode(suffix), end]
             return head + left + self._encode(middle)
-        return head + [begin, hole, *self._encode(suffix), end, *self._encode(prefix + middle)]
+        return [*head, begin, hole, *self._encode(suffix), end, *self._encode(prefix + middle)]
+
+
+@lru_cache(2)
+def epoch_order(count: int, seed: str) -> list[int]:
+    """Return the order of an epoch's windows."""
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    return order
 
 
 def cut_at_lines(text: str, rng: random.Random) -> tuple[int, int]:

@@ -19,9 +19,15 @@ END_OF_TEXT, FIM_BEGIN, FIM_HOLE, FIM_END = SPECIAL_TOKENS = (
 )
 
 # Of a run of spaces all but the last merge, the last goes with the word behind it, as everywhere in
-# GPT-like tokenizers; digits stand alone. Newlines are split off first, so that no token crosses a line
-# and a line's ids depend on that line alone.
+# GPT-like tokenizers; digits stand alone. Newlines are split off first, so that no token crosses a
+# line and a line's ids depend on that line alone.
 PATTERN = r"[ ]+(?=[ ])|[ ]?[\p{L}_]+|[ ]?\d|[ ]?[^\s\p{L}_\d]+|[^\S\n]+"
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the ids of the special tokens."""
+    vocabulary = tokenizer.get_vocab()
+    return {token: vocabulary[token] for token in SPECIAL_TOKENS}
 
 
 def build_tokenizer() -> Tokenizer:

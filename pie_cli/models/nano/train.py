@@ -1,11 +1,11 @@
 """Train pie-nano.
 
-    python -m pie_cli.models.nano.train CORPUS.jsonl.gz TOKENIZER_DIR RUN_DIR [--shape small|full] [options]
+    python -m pie_cli.models.nano.train CORPUS.jsonl.gz TOKENIZER_DIR RUN_DIR [options]
 
 Runs on one CUDA GPU or on CPU, in bfloat16 (master weights float32). A checkpoint is written every
-`--save-minutes`, at the end and on Ctrl-C; the same command continues from it, with the same data order.
-`--stop-after-minutes` ends a run early and cleanly, so that a long training splits into short calls.
-`--export DIR` writes the model folder that pie loads when training is complete.
+`--save-minutes`, at the end and on Ctrl-C; the same command continues from it, with the same data
+order. `--stop-after-minutes` ends a run early and cleanly, so that a long training splits into
+short calls. `--export DIR` writes config and weights as pie loads them when training is complete.
 """
 
 import argparse
@@ -14,17 +14,17 @@ import math
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any, cast
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pie_cli.errors import InputError, PieError
@@ -89,8 +89,9 @@ def parse_schedule(text: str) -> tuple[Phase, ...]:
 
 def build_model(shape: str, vocab_size: int, window: int) -> LlamaForCausalLM:
     """Return a freshly initialised model of a named shape: DeepSeek-Coder's little sister."""
+    sizes: dict[str, Any] = SHAPES[shape]
     config = LlamaConfig(
-        **SHAPES[shape],
+        **sizes,
         vocab_size=vocab_size,
         num_key_value_heads=2,
         head_dim=64,
@@ -140,19 +141,12 @@ class Progressed:
     seconds: float = 0.0
 
 
-def prefetch(stream: Stream, start: int, batch: int, workers: int) -> Iterator[Tensor]:
-    """Yield batches [batch, length + 1] from sequence `start` on, a few ahead of their use."""
-
-    def load(index: int) -> Tensor:
-        return torch.tensor([stream[i] for i in range(index, index + batch)])
-
-    with ThreadPoolExecutor(workers) as pool:
-        queue = deque(pool.submit(load, start + i * batch) for i in range(2 * workers))
-        following = start + 2 * workers * batch
-        while True:
-            yield queue.popleft().result()
-            queue.append(pool.submit(load, following))
-            following += batch
+def batches_from(stream: Stream, start: int, batch: int, workers: int) -> Iterator[Tensor]:
+    """Yield batches [batch, length + 1] from sequence `start` on, prepared by worker processes."""
+    indices = range(start, start + 10**9 * batch)
+    return iter(
+        DataLoader(stream, batch, sampler=indices, num_workers=workers, collate_fn=torch.tensor)
+    )
 
 
 class Trainer:
@@ -170,7 +164,8 @@ class Trainer:
         self.settings, self.schedule, self.folder = settings, schedule, folder
         self.device = torch.device(device)
         window = max(phase.length for phase in schedule)
-        self.model = build_model(settings.shape, tokenizer.get_vocab_size(), window).to(self.device)
+        self.model = cast(Any, build_model(settings.shape, tokenizer.get_vocab_size(), window))
+        self.model.to(self.device)
         self.optimizers = make_optimizers(self.model, settings)
         self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.at = Progressed()
@@ -185,16 +180,17 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16):
             hidden = self.model.model(input_ids=batch[:, :-1], use_cache=False).last_hidden_state
             logits = self.model.lm_head(hidden)
-        return nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        targets = batch[:, 1:].flatten()
+        return nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets)
 
     def step(self, batch: Tensor, micro_sequences: int) -> float:
         """Take one optimiser step over a batch [B, length + 1]; returns the mean loss in nats."""
         factor = learning_rate_factor(self.at.tokens, self.total_tokens, self.settings)
         total = torch.zeros((), device=self.device)
-        parts = batch.to(self.device, non_blocking=True).split(micro_sequences)
+        parts = torch.split(batch.to(self.device, non_blocking=True), micro_sequences)
         for part in parts:
             loss = self._forward(part) * (len(part) / len(batch))
-            loss.backward()
+            torch.autograd.backward(loss)
             total += loss.detach()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, rates in zip(self.optimizers, self.base_lrs, strict=True):
@@ -208,7 +204,7 @@ class Trainer:
         return float(total)
 
     def save(self) -> None:
-        """Write the checkpoint beside the old one, then replace it: a crash leaves the old one whole.
+        """Write the checkpoint beside the old one, then replace that: a crash leaves it whole.
 
         Raises:
             InputError: when the disk is full or the folder cannot be written.
@@ -253,7 +249,8 @@ class Trainer:
     def export(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` in bfloat16."""
         self.model.config.use_cache = True
-        model = LlamaForCausalLM(self.model.config).to(torch.bfloat16)
+        model = cast(Any, LlamaForCausalLM(self.model.config))
+        model.to(torch.bfloat16)
         model.load_state_dict(self.model.state_dict())
         model.save_pretrained(folder)
 
@@ -278,7 +275,7 @@ def train(trainer: Trainer, streams: list[Stream], options: argparse.Namespace) 
             end = sum(p.tokens for p in trainer.schedule[: trainer.at.phase + 1])
             sequences = max(1, trainer.settings.batch_tokens // phase.length)
             micro = max(1, options.micro_tokens // phase.length)
-            batches = prefetch(
+            batches = batches_from(
                 streams[trainer.at.phase], trainer.at.sequences, sequences, options.workers
             )
             while trainer.at.tokens < end and not stop:
@@ -347,7 +344,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--decay", type=float, default=0.4, help="share of the tokens")
     add("--seed", type=int, default=2407)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--workers", type=int, default=None, help="threads that prepare data (default: by device)")
+    add(
+        "--workers", type=int, default=None, help="processes that prepare data (default: by device)"
+    )
     add("--save-minutes", type=float, default=3.0)
     add("--stop-after-minutes", type=float, default=math.inf)
     add("--export", type=Path, help="model folder to write when the schedule is complete")
@@ -359,7 +358,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     on_gpu = options.device.startswith("cuda")
     options.micro_tokens = options.micro_tokens or (65536 if on_gpu else 4096)
-    options.workers = options.workers or (12 if on_gpu else 1)
+    options.workers = options.workers or (12 if on_gpu else 0)
     batch_tokens = options.batch_tokens or (131072 if options.shape == "full" else 8192)
     try:
         settings = Settings(
@@ -389,9 +388,8 @@ def main(arguments: list[str] | None = None) -> int:
         return int(error.exit_code)
     if complete and options.export:
         trainer.export(options.export)
-    print(
-        f"{'complete' if complete else 'stopped'} at step {trainer.at.step}, {trainer.at.tokens:,} tokens"
-    )
+    state = "complete" if complete else "stopped"
+    print(f"{state} at step {trainer.at.step}, {trainer.at.tokens:,} tokens")
     return 0 if complete else 3
 
 

@@ -1,0 +1,192 @@
+"""`pie bench`: every strategy against full recompute, on this machine."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pie_cli.cli.documents import dump
+from pie_cli.cli.models import open_model
+from pie_cli.cli.plot import check_plot, draw
+from pie_cli.cli.render import Renderer
+from pie_cli.config import Settings
+from pie_cli.errors import InputError
+from pie_cli.evaluation.environment import Environment, describe
+from pie_cli.evaluation.latency import Row, measure
+from pie_cli.evaluation.workload import Workload
+
+_COLUMNS = (
+    "edit",
+    "strategy",
+    "encoded",
+    "update",
+    "first token",
+    "p95",
+    "line",
+    "p95",
+    "saved %",
+    "line %",
+    "agree %",
+)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What the options ask for."""
+
+    workload: Workload
+
+    @classmethod
+    def parse(
+        cls, context_tokens: str, edits: str, edit_tokens: str, repeats: int
+    ) -> "BenchOptions":
+        """Read lists separated by commas; what stands twice counts once.
+
+        Raises:
+            InputError: an entry that is no number, too small, or an unknown edit.
+        """
+        return cls(
+            Workload(
+                context_tokens=_numbers("--context-tokens", context_tokens),
+                edits=_entries(edits),
+                edit_tokens=_numbers("--edit-tokens", edit_tokens),
+                repeats=repeats,
+            )
+        )
+
+
+def run(
+    settings: Settings,
+    options: BenchOptions,
+    *,
+    random_weights: bool,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure, and print a table or one JSON document.
+
+    Raises:
+        PieError: whatever the user can mend.
+    """
+    renderer = Renderer()
+    if plot is not None:
+        check_plot(plot)
+    opened = open_model(settings, renderer, random_weights=random_weights)
+    with renderer.progress("measuring") as report:
+        rows = measure(opened.model, options.workload, settings, report)
+    name = opened.model.loaded.name
+    environment = describe(opened.model.loaded)
+    if as_json:
+        print(dump(document(name, environment, rows), indent=2))
+    else:
+        _print_tables(renderer, name, environment, rows)
+    if plot is not None:
+        draw(plot, rows, f"{name}, {environment.dtype}, {environment.device_name}")
+        renderer.note(f"drew {plot}")
+
+
+def document(model: str, environment: Environment, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the fields of `bench --json`, without `schema`."""
+    return {
+        "environment": asdict(environment),
+        "model": model,
+        "rows": [_rounded(asdict(row)) for row in rows],
+    }
+
+
+def _print_tables(
+    renderer: Renderer, model: str, environment: Environment, rows: Sequence[Row]
+) -> None:
+    weights = "random weights" if environment.random_weights else "weights as trained"
+    renderer.line(
+        f"{model}, {environment.parameters / 1e6:,.1f} M parameters ({weights}), {environment.dtype}"
+    )
+    renderer.line(f"{environment.device_name}, {environment.threads} threads")
+    for context, group in groupby(rows, key=lambda row: row.context_tokens):
+        in_context = list(group)
+        renderer.line("")
+        renderer.table(
+            _COLUMNS,
+            list(_cells(in_context)),
+            f"{context:,} tokens of context; times in ms, medians and 95th percentiles",
+        )
+        renderer.line(_against_stock(in_context))
+    renderer.line("")
+    for line in _legend(rows):
+        renderer.line(line)
+
+
+def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    """Give the table's cells, the edit named once for its strategies."""
+    for (edit, tokens), group in groupby(rows, key=lambda row: (row.edit, row.edit_tokens)):
+        for index, row in enumerate(group):
+            yield (
+                "" if index else f"{edit} {tokens}",
+                row.strategy,
+                f"{row.encoded_tokens:,}",
+                _time(row.update_ms.median),
+                _time(row.first_token_ms.median),
+                _time(row.first_token_ms.p95),
+                _time(row.line_ms.median),
+                _time(row.line_ms.p95),
+                _per_cent(row, row.reduction_pct.first_token),
+                _per_cent(row, row.reduction_pct.line),
+                f"{row.agreement_pct:.0f}",
+            )
+
+
+def _per_cent(row: Row, reduction: float) -> str:
+    return "" if row.strategy == "full" else f"{reduction:.1f}"
+
+
+def _against_stock(rows: Sequence[Row]) -> str:
+    """Say how full recompute compares with the model's own forward pass."""
+    stock = rows[0].stock_forward_ms.median
+    forwards = sorted(row.forward_ms.median for row in rows if row.strategy == "full")
+    full = forwards[len(forwards) // 2]
+    return (
+        f"The model's own forward pass takes {_time(stock)} ms, full recompute's {_time(full)} ms "
+        f"({full / stock:.2f} times)."
+    )
+
+
+def _legend(rows: Sequence[Row]) -> Iterator[str]:
+    """Say what the columns mean and how much stands behind them."""
+    by_strategy = {row.strategy: row for row in rows}
+    counts = ", ".join(f"{name} {row.measurements}" for name, row in by_strategy.items())
+    yield "update: moving the cache's kept runs. first token, line: from having the new text, tokenizing"
+    yield "and diffing included. saved %: time to the first token, and to the line, against full recompute."
+    yield f"agree %: same line as full recompute, {rows[0].compared} cases a row. Measurements a row: {counts}."
+    for strategy in by_strategy:
+        own = [row for row in rows if row.strategy == strategy]
+        compared = sum(row.compared for row in own)
+        agreed = sum(round(row.compared * row.agreement_pct / 100) for row in own)
+        if strategy != "full":
+            yield f"{strategy}: the line of full recompute in {agreed} of {compared} cases."
+
+
+def _entries(text: str) -> tuple[str, ...]:
+    entries = (entry.strip() for entry in text.split(","))
+    return tuple(dict.fromkeys(entry for entry in entries if entry))
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    """Read whole numbers; underscores may stand for thousands."""
+    try:
+        return tuple(dict.fromkeys(int(entry) for entry in _entries(text)))
+    except ValueError:
+        raise InputError(
+            f"{option} {text!r} is no list of whole numbers", "write it as 1024,4096"
+        ) from None
+
+
+def _time(duration_ms: float) -> str:
+    return f"{duration_ms:,.0f}" if duration_ms >= 100 else f"{duration_ms:.1f}"
+
+
+def _rounded(value: Any) -> Any:
+    """Round all fractions to microseconds, or thousandths of a per cent."""
+    if isinstance(value, dict):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    return round(value, 3) if isinstance(value, float) else value

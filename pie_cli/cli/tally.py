@@ -1,0 +1,84 @@
+"""Counts over a watched file's saves, for the summary at the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pie_cli.session import Comparison, Prediction
+from pie_cli.timing import median
+
+
+@dataclass(frozen=True)
+class MedianTimes:
+    """Medians, in milliseconds from having the new text."""
+
+    first_token: float
+    line: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the saves.
+
+    Attributes:
+        saves: texts that were saved, the first text not counted.
+        predictions: saves that were answered.
+        superseded: saves that a newer one overtook.
+        errors: saves that could not be read or predicted in.
+        comparisons: predictions that were compared.
+        agreed: comparisons that said the same.
+        strategy, baseline: what made the predictions and the comparisons.
+        prediction_ms, comparison_ms: None where there were none.
+    """
+
+    saves: int
+    predictions: int
+    superseded: int
+    errors: int
+    comparisons: int
+    agreed: int
+    strategy: str
+    baseline: str
+    prediction_ms: MedianTimes | None
+    comparison_ms: MedianTimes | None
+
+    @property
+    def agreement_pct(self) -> float | None:
+        """Comparisons that said the same, in percent; None where nothing was compared."""
+        return 100 * self.agreed / self.comparisons if self.comparisons else None
+
+
+@dataclass
+class Tally:
+    """Collects what a summary tells."""
+
+    strategy: str
+    baseline: str
+    saves: int = 0
+    superseded: int = 0
+    errors: int = 0
+    predictions: list[Prediction] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+
+    def summary(self) -> Summary:
+        """Sum up so far."""
+        return Summary(
+            saves=self.saves,
+            predictions=len(self.predictions),
+            superseded=self.superseded,
+            errors=self.errors,
+            comparisons=len(self.comparisons),
+            agreed=sum(comparison.agrees for comparison in self.comparisons),
+            strategy=self.strategy,
+            baseline=self.baseline,
+            prediction_ms=_medians(self.predictions),
+            comparison_ms=_medians(self.comparisons),
+        )
+
+
+def _medians(results: Sequence[Prediction | Comparison]) -> MedianTimes | None:
+    if not results:
+        return None
+    return MedianTimes(
+        median([result.timings_ms.first_token for result in results]),
+        median([result.timings_ms.line for result in results]),
+    )
