@@ -20,7 +20,7 @@ from pie_cli.config import Settings
 from pie_cli.editing.applying import FilePatch, apply
 from pie_cli.editing.hunks import LineHunk, align, diff_lines
 from pie_cli.editing.prompts import Prompt, PromptBuilder
-from pie_cli.editing.spots import Position, Spot, moved_line, position_at
+from pie_cli.editing.spots import Position, Spot, moved_edge, position_at
 from pie_cli.editing.tokens import TextTokenizer
 from pie_cli.engine.decode import DecodeOptions, Line, decode_after, decode_line
 from pie_cli.engine.gate import GateRefusal, GateReport, run_gate
@@ -198,7 +198,7 @@ class EditSession:
         diffed = time.perf_counter()
         spot = self._spot.moved(hunks) if at is None else Spot.parse(at)
         offset = spot.offset(text)
-        prompt = self._prompts.build(text[:offset], moved_line(state.prompt.edge, hunks))
+        prompt = self._prompts.build(text[:offset], moved_edge(state.prompt.edge, hunks))
         tokenized = time.perf_counter()
         plan = make_plan(self.settings.strategy, align(state.prompt.token_ids, prompt.token_ids))
         planned = time.perf_counter()
@@ -248,9 +248,9 @@ class EditSession:
         return _compared(self.settings.compare, line, state.last, forward)
 
     def fork(self, strategy: str) -> "EditSession":
-        """Return a session in the same state with another strategy, its cache a copy, without a draft.
+        """Return a session in the same state with another strategy and a copy of the cache.
 
-        So several strategies, or several edits, can start from one state.
+        So several strategies, or several edits, can start from one state. It drafts nothing.
 
         Raises:
             CacheCapacityError: when the device's memory does not suffice.

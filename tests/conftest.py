@@ -1,5 +1,7 @@
 """A tiny random model with a line-wise tokenizer, for everything above the engine."""
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,17 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tiny_checkpoint: Path) -> EditableModel:
     """The checkpoint, loaded in float32 on the CPU, through the gate."""
     return prepare(load(str(tiny_checkpoint), "cpu", "float32"))
+
+
+@pytest.fixture(scope="session")
+def shared_texts() -> list[str]:
+    """Real files that are not part of the repository; skips where they are absent."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "edits"
+    paths = sorted(folder.glob("cases_*.jsonl.gz"))
+    if not paths:
+        pytest.skip(f"needs the real edits, which are not at {folder}")
+    texts: list[str] = []
+    for path in paths:
+        with gzip.open(path, "rt", encoding="utf-8") as stream:
+            texts += [json.loads(line)["after"] for line in stream]
+    return texts

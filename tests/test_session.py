@@ -1,4 +1,4 @@
-"""The session: after every edit its ids, cache and claims are those of a session built from scratch."""
+"""After every edit a session's ids, cache and claims are those of one built from scratch."""
 
 import random
 from typing import Any
@@ -133,7 +133,7 @@ def test_full_and_prefix_are_exact(tiny_model: EditableModel, strategy: str) -> 
 
 
 def test_cfe_leaves_shifted_keys_where_they_were(tiny_model: EditableModel) -> None:
-    """In layer 0, pie's keys are full recompute's; cfe's are off by their rotation, 100 times more."""
+    """In layer 0, pie's keys are full recompute's; cfe's are off by their rotation."""
     text = inserted(SOURCE, 4, "import sys\n")
     reference = fresh(tiny_model, text)
     errors = {}
@@ -278,6 +278,14 @@ def test_a_long_file_is_cut_at_a_line_and_the_edge_stays(tiny_model: EditableMod
     third = session.update("import os\n" + text)
     assert third.window_dropped == first.window_dropped + 1
     assert third.tokens.encoded == 1
+
+
+def test_lines_inserted_at_the_top_are_in_the_prompt(tiny_model: EditableModel) -> None:
+    session = fresh(tiny_model, SOURCE)
+    text = "import os\n" + SOURCE
+    prediction = session.update(text)
+    assert prediction.window_dropped == 0
+    assert prompt_ids(session) == prompt_ids(fresh(tiny_model, text))
 
 
 def test_a_growing_file_moves_the_edge_in_large_steps(tiny_model: EditableModel) -> None:

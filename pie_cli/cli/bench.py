@@ -23,10 +23,10 @@ _COLUMNS = (
     "update",
     "first token",
     "p95",
+    "saved %",
     "line",
     "p95",
     "saved %",
-    "line %",
     "agree %",
 )
 
@@ -99,9 +99,8 @@ def _print_tables(
     renderer: Renderer, model: str, environment: Environment, rows: Sequence[Row]
 ) -> None:
     weights = "random weights" if environment.random_weights else "weights as trained"
-    renderer.line(
-        f"{model}, {environment.parameters / 1e6:,.1f} M parameters ({weights}), {environment.dtype}"
-    )
+    size = f"{environment.parameters / 1e6:,.1f} M parameters"
+    renderer.line(f"{model}, {size} ({weights}), {environment.dtype}")
     renderer.line(f"{environment.device_name}, {environment.threads} threads")
     for context, group in groupby(rows, key=lambda row: row.context_tokens):
         in_context = list(group)
@@ -128,9 +127,9 @@ def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
                 _time(row.update_ms.median),
                 _time(row.first_token_ms.median),
                 _time(row.first_token_ms.p95),
+                _per_cent(row, row.reduction_pct.first_token),
                 _time(row.line_ms.median),
                 _time(row.line_ms.p95),
-                _per_cent(row, row.reduction_pct.first_token),
                 _per_cent(row, row.reduction_pct.line),
                 f"{row.agreement_pct:.0f}",
             )
@@ -155,9 +154,11 @@ def _legend(rows: Sequence[Row]) -> Iterator[str]:
     """Say what the columns mean and how much stands behind them."""
     by_strategy = {row.strategy: row for row in rows}
     counts = ", ".join(f"{name} {row.measurements}" for name, row in by_strategy.items())
-    yield "update: moving the cache's kept runs. first token, line: from having the new text, tokenizing"
-    yield "and diffing included. saved %: time to the first token, and to the line, against full recompute."
-    yield f"agree %: same line as full recompute, {rows[0].compared} cases a row. Measurements a row: {counts}."
+    yield "encoded: tokens run through the model. update: moving what the cache keeps."
+    yield "first token, line: from having the new text, tokenizing and diffing included."
+    yield "saved: against full recompute, whose times are those of all edits at one context length."
+    yield f"agree: cases with full recompute's line, of {rows[0].compared} a row."
+    yield f"Measurements a row: {counts}."
     for strategy in by_strategy:
         own = [row for row in rows if row.strategy == strategy]
         compared = sum(row.compared for row in own)

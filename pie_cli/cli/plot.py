@@ -1,4 +1,4 @@
-"""The benchmark as a picture. The one module that imports matplotlib, an extra, and only to draw."""
+"""The benchmark as a picture. Alone imports matplotlib, an extra, and only to draw."""
 
 import statistics
 from collections.abc import Sequence
@@ -38,8 +38,8 @@ def check_plot(path: Path) -> None:
 def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
     """Draw the time to the first token by context length, a bar a strategy.
 
-    A bar is the median over all edits of one context length, its whisker runs from the fastest to the
-    slowest kind of edit.
+    A bar is the median over all edits of one context length, its whisker runs from the fastest to
+    the slowest kind of edit.
 
     Raises:
         InputError: the file cannot be written.
@@ -78,6 +78,7 @@ def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
         )
         axes.bar_label(bars, [_short(height) for height in heights], padding=2, fontsize=8)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.margins(y=0.15)
     axes.set_xticks(range(len(contexts)), [f"{context:,}" for context in contexts])
     axes.set_xlabel("context, tokens")

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
+from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.syntax import Syntax
 from rich.table import Table
@@ -18,6 +18,9 @@ from pie_cli.session import Comparison, Prediction
 
 NEIGHBOURS = 3
 """Lines shown before and behind a prediction."""
+
+TABLE_COLUMNS = 100
+"""Characters that a table may take up, also where the terminal is narrower."""
 
 # Control characters, and the marks that reorder text on screen.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -32,8 +35,8 @@ class Renderer:
     """Prints results to stdout and messages to stderr; plain text where they are no terminals."""
 
     def __init__(self) -> None:
-        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-        self.err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self.out = _console(sys.stdout)
+        self.err = _console(sys.stderr)
 
     def line(self, text: str) -> None:
         """Print one line of plain text to stdout, whatever it holds."""
@@ -72,16 +75,11 @@ class Renderer:
     def prediction(self, path: str, text: str, prediction: Prediction) -> None:
         """Print what changed, the predicted line among its neighbours, and pie's time."""
         self.out.print(_headline(path, prediction))
+        shown = _in_place(path, text, prediction, coloured=self.out.is_terminal)
+        self.out.print(shown, no_wrap=self.out.is_terminal, overflow="ellipsis")
+        times = prediction.timings_ms
         self.out.print(
-            Padding(_in_place(path, text, prediction, self.out.is_terminal), (0, 0, 0, 1))
-        )
-        self.out.print(
-            _times(
-                f"{prediction.strategy:<6}",
-                prediction.timings_ms.first_token,
-                prediction.timings_ms.line,
-                _trust(prediction),
-            )
+            _times(prediction.strategy, times.first_token, times.line, _trust(prediction))
         )
 
     def comparison(self, comparison: Comparison) -> None:
@@ -92,8 +90,8 @@ class Renderer:
         if comparison.agrees:
             self.out.print(Text("        predicts the same line", style="green"))
         else:
-            line = comparison.text.strip() or "(nothing to add)"
-            self.out.print(Text(f"        predicts another line: {visible(line)}", style="yellow"))
+            line = comparison.text.strip("\n") or "(nothing to add)"
+            self.out.print(Text(f"        predicts otherwise: {visible(line)}", style="yellow"))
 
     def title(self, text: str) -> None:
         """Print one line that what follows stands under."""
@@ -115,14 +113,14 @@ class Renderer:
         self._median(summary.baseline, summary.comparison_ms, summary.comparisons)
         if summary.agreement_pct is not None:
             self.out.print(
-                f"       same line in {summary.agreed} of {summary.comparisons} comparisons"
+                f"        same line in {summary.agreed} of {summary.comparisons} comparisons"
                 f" ({summary.agreement_pct:.0f} %)"
             )
 
     def _median(self, name: str, times: MedianTimes | None, count: int) -> None:
         if times is not None:
             remark = f"median of {count}"
-            self.out.print(_times(f"{name:<6}", times.first_token, times.line, remark))
+            self.out.print(_times(name, times.first_token, times.line, remark))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
         """Print a table; numbers are right-aligned."""
@@ -131,7 +129,16 @@ class Renderer:
             table.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
-        self.out.print(table)
+        # Rich takes what is no terminal for 80 columns wide, and would cut cells off.
+        wide = Console(file=self.out.file, width=max(self.out.width, TABLE_COLUMNS))
+        wide.print(table)
+
+
+def _console(stream: TextIO | None) -> Console:
+    """Return a console that wraps on a terminal only; a stream closed from outside takes nothing."""
+    if stream is None:
+        return Console(quiet=True)
+    return Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
 
 
 def _headline(path: str, prediction: Prediction) -> Text:
@@ -141,7 +148,7 @@ def _headline(path: str, prediction: Prediction) -> Text:
         if prediction.lines_added or prediction.lines_removed
         else "no edit"
     ]
-    parts.append(f"{tokens.encoded:,} tokens encoded")
+    parts.append(f"{tokens.encoded:,} token{'s' * (tokens.encoded != 1)} encoded")
     if tokens.reused:
         parts.append(f"{tokens.reused:,} reused ({tokens.shifted:,} shifted)")
     if prediction.window_dropped:
@@ -156,52 +163,52 @@ def _trust(prediction: Prediction) -> str:
 def _times(name: str, first_token: float, line: float, remark: str) -> Text:
     return Text.assemble(
         (f" {name:<6}", "bold"),
-        f"{first_token:9,.1f} ms to the first token, {line:9,.1f} ms to the line  ",
+        f"{first_token:9,.1f} ms first token, {line:9,.1f} ms line  ",
         (remark, "dim"),
     )
 
 
-def _in_place(path: str, text: str, prediction: Prediction, is_terminal: bool) -> RenderableType:
-    """Show the predicted line where it would stand."""
+def _in_place(path: str, text: str, prediction: Prediction, *, coloured: bool) -> Text:
+    """Show the predicted line where it would stand, between its neighbours."""
     lines = text.split("\n")
     row = prediction.at.line - 1
     typed = lines[row][: prediction.at.column - 1] if row < len(lines) else ""
-    added = (typed + prediction.text).split("\n")
-    before = lines[max(0, row - NEIGHBOURS) : row]
-    behind = [] if prediction.at.column > 1 else lines[row : row + NEIGHBOURS]
+    added = (typed + prediction.text).split("\n") if prediction.text else []
+    # A line that was begun is completed in its place; else the new line pushes the next ones down.
+    behind = lines[row + 1 :] if typed else lines[row:]
     if behind and behind[-1] == "":
         behind.pop()
-    if not prediction.text:
-        return Group(
-            _code(path, before, row - len(before) + 1, is_terminal),
-            Text("     (nothing to add)", style="dim"),
-        )
-    return Group(
-        _code(path, before, row - len(before) + 1, is_terminal),
-        _code(path, added, row + 1, is_terminal, mark=">"),
-        _code(path, behind, row + len(added) + 1, is_terminal),
+    shown = Text("\n").join(
+        [
+            *_numbered(
+                path, lines[max(0, row - NEIGHBOURS) : row], row + 1, last=True, coloured=coloured
+            ),
+            *_numbered(path, added, row + 1, mark=">", coloured=coloured),
+            *_numbered(path, behind[:NEIGHBOURS], row + len(added) + 1, coloured=coloured),
+        ]
     )
+    return shown if added else Text.assemble(shown, ("\n  (nothing to add)", "dim"))
 
 
-def _code(
-    path: str, lines: Sequence[str], first: int, is_terminal: bool, mark: str = " "
-) -> RenderableType:
-    """Show numbered lines, coloured by the file's language on a terminal."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=is_terminal, overflow="ellipsis")
-    for number, line in enumerate(lines, first):
-        code: RenderableType = Text(visible(line).expandtabs(4))
-        if is_terminal:
-            code = _highlighted(path, visible(line).expandtabs(4))
-        style = "bold green" if mark != " " else "dim"
-        table.add_row(Text(f"{mark} {number:>5}", style=style), code)
-    return table
+def _numbered(
+    path: str,
+    lines: Sequence[str],
+    number: int,
+    *,
+    coloured: bool,
+    mark: str = " ",
+    last: bool = False,
+) -> Iterator[Text]:
+    """Number lines from `number` on, or with `last` up to the one before it."""
+    first = number - len(lines) if last else number
+    for offset, line in enumerate(lines):
+        code = visible(line).expandtabs(4)
+        gutter = (f" {mark} {first + offset:>5} ", "bold green" if mark != " " else "dim")
+        yield Text.assemble(gutter, _highlighted(path, code) if coloured else code)
 
 
 def _highlighted(path: str, line: str) -> Text:
     lexer = Syntax.guess_lexer(PurePath(path).name)
     text = Syntax("", lexer, theme="ansi_dark", background_color="default").highlight(line)
     text.rstrip()
-    text.no_wrap, text.overflow = True, "ellipsis"
     return text

@@ -79,6 +79,11 @@ def moved_line(line: int, hunks: Sequence[LineHunk]) -> int:
     return line + delta
 
 
+def moved_edge(edge: int, hunks: Sequence[LineHunk]) -> int:
+    """Return where the window's upper edge stands after an edit; the top of the file stays the top."""
+    return moved_line(edge, hunks) if edge else 0
+
+
 def line_offset(text: str, line: int) -> int | None:
     """Return the offset where a 0-based line begins; the one behind the last newline counts too."""
     offset = 0

@@ -15,7 +15,8 @@ _PAIRINGS: tuple[Pairing, ...] = ("half", "interleaved")
 def list_candidates(model: CausalModel) -> list[LayerRotation]:
     """List every rotation worth trying, no rotation first, none twice.
 
-    Rather than a table of families: each frequency buffer that the model's rotary modules hold and the classic one for
+    Rather than a table of families: each frequency buffer that the model's rotary modules hold and
+        the classic one for
     a config that names only a rotary dimension, with both pairings.
     """
     candidates = [LayerRotation(None)]

@@ -43,14 +43,15 @@ class Line:
     """A predicted line.
 
     Attributes:
-        token_ids: as generated, the token that ended the line last: the draft for the next prediction.
-        text: blank lines before the content kept, cut at the newline that ends it (which may stand inside a token), a
-            carriage return before it cut as well.
+        token_ids: as generated, the token that ended the line last: the draft for the next
+            prediction.
+        text: blank lines before the content kept, cut at the newline that ends it (which may stand
+            inside a token), a carriage return before it cut as well.
         stopped_by: what ended it.
         passes: forward passes, the first one included.
         accepted: draft tokens that the model agreed with.
-        began_at, spliced_at, first_token_at, ended_at: `perf_counter` seconds, taken when the device was done. In
-            `decode_after`, the first three are one stamp.
+        began_at, spliced_at, first_token_at, ended_at: `perf_counter` seconds, taken when the
+            device was done. In `decode_after`, the first three are one stamp.
     """
 
     token_ids: tuple[int, ...]
@@ -88,8 +89,9 @@ def execute(
 ) -> Executed:
     """Turn the cache of the old prompt into that of the new one: splice, then one forward pass.
 
-    The pass runs over all fresh tokens of all hunks together; the draft rides along behind the prompt. Afterwards the
-    cache holds prompt and draft: `cache.truncate(plan.length)` drops the draft.
+    The pass runs over all fresh tokens of all hunks together; the draft rides along behind the
+    prompt. Afterwards the cache holds prompt and draft: `cache.truncate(plan.length)` drops the
+    draft.
 
     Args:
         model: with the engine's attention installed.
@@ -100,7 +102,8 @@ def execute(
         draft: token ids that may follow the prompt.
 
     Raises:
-        ValueError: when plan and prompt differ in length, or a rotating plan comes without a rotation.
+        ValueError: when plan and prompt differ in length, or a rotating plan comes without a
+            rotation.
     """
     if len(token_ids) != plan.length:
         raise ValueError(f"a plan for {plan.length} tokens, a prompt of {len(token_ids)}")
@@ -128,14 +131,21 @@ def decode_line(
     options: DecodeOptions,
     draft: Sequence[int] = (),
 ) -> Line:
-    """Execute a plan and predict the line that follows; the cache then holds exactly the new prompt.
+    """Execute a plan and predict the line that follows.
 
-    An edit that does not change the prediction costs one pass for the whole line: the draft is verified in the pass
-    over the fresh tokens. Batched rows and single steps differ in the last bits: in float32 the draft changes no token
-    unless the top two logits are closer than 1e-4.
+    Afterwards the cache holds exactly the new prompt.
+
+    An edit that does not change the prediction costs one pass for the whole line: the draft is
+        verified in the pass
+    over the fresh tokens. Batched rows and single steps differ in the last bits: in float32 the
+    draft changes no token unless the top two logits are closer than 1e-4.
 
     Args:
-        model, cache, plan, token_ids, rotation: as in `execute`.
+        model: with the engine's attention installed.
+        cache: holds the sequence that the plan was made from.
+        plan: for the new prompt.
+        token_ids: of the whole new prompt.
+        rotation: found by the gate; may be None where the plan does not rotate.
         options: what ends the line.
         draft: the previous prediction's token ids.
     """

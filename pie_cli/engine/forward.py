@@ -24,7 +24,8 @@ def encode(
 ) -> Tensor:
     """Run tokens through the model at their positions, keys and values into their slots.
 
-    Each query sees the keys at positions up to its own, whether cached or computed in this pass. Mutates the cache.
+    Each query sees the keys at positions up to its own, whether cached or computed in this pass.
+    Mutates the cache.
 
     Args:
         model: with the engine's attention installed.
@@ -62,7 +63,7 @@ def encode(
 
 
 def _rows_wanted(logits_at: Sequence[int], rows: int, device: torch.device) -> int | Tensor:
-    """Say which rows the LM head runs for: a count where they are the last ones, else their indices."""
+    """Say which rows the LM head runs for: a count if they are the last ones, else indices."""
     count = len(logits_at)
     if count and list(logits_at) == list(range(rows - count, rows)):
         return count

@@ -1,6 +1,7 @@
 """The gate: at each load, find how a model rotates its keys and prove that moving them is right."""
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -8,7 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pie_cli.engine.attention import NAME, UnsupportedAttention, install, stock_attention
+from pie_cli.engine.attention import (
+    NAME,
+    UnsupportedAttention,
+    implementation,
+    install,
+    stock_attention,
+)
 from pie_cli.engine.candidates import list_candidates
 from pie_cli.engine.clock import stamp
 from pie_cli.engine.forward import encode
@@ -23,8 +30,8 @@ _DELTAS = (1, 37, 1_000)
 _OUTPUT_DELTAS = (37, 1_000)
 _MARGIN = 10.0
 
-# Largest relative error, by dtype. Sound models measured 3e-7 to 3e-4 (float32), 0.001 to 0.005 (float16) and 0.005
-# to 0.03 (bfloat16); a wrong rotation has 0.3 to 1.4.
+# Largest relative error, by dtype. Sound models measured 3e-7 to 3e-4 (float32), 0.001 to 0.005
+# (float16) and 0.005 to 0.03 (bfloat16); a wrong rotation has 0.3 to 1.4.
 _KEY_TOLERANCE = {torch.float32: 1e-2, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _OUTPUT_TOLERANCE = {torch.float32: 1e-2, torch.float16: 3e-2, torch.bfloat16: 1.5e-1}
 
@@ -35,8 +42,10 @@ class GateReport:
 
     Attributes:
         rotation: the rotation found, one a layer.
-        key_error: by delta in tokens, the largest relative error over the layers of re-rotated against encoded keys.
-        margin: by how many times the rotations found beat the next best candidate, in the worst layer.
+        key_error: by delta in tokens, the largest relative error over the layers of re-rotated
+            against encoded keys.
+        margin: by how many times the rotations found beat the next best candidate, in the worst
+            layer.
         output_error: by check, relative error of logits against the stock forward pass.
         cost_ms: wall time of the whole gate.
     """
@@ -70,12 +79,14 @@ def find_rotation(model: CausalModel) -> ModelRotation:
 
 
 def run_gate(model: CausalModel) -> GateReport:
-    """Find the model's rotation, install the engine's attention and prove both on the model's own outputs.
+    """Find the model's rotation, install the engine's attention, prove both by the model's outputs.
 
-    RoPE is relative: a sequence encoded at positions 0.. and again at delta.. has keys that differ by R(delta), in every
-    layer. Of all candidates the one that fits is taken, layer by layer. Keys alone prove too little (ALiBi and latent
-    attention can pass with no rotation), so outputs are compared as well: the next token's logits over a shifted
-    cache, and a pass over scattered positions, against the stock forward pass.
+    RoPE is relative: a sequence encoded at positions 0.. and again at delta.. has keys that differ
+        by R(delta), in every
+    layer. Of all candidates the one that fits is taken, layer by layer. Keys alone prove too little
+    (ALiBi and latent attention can pass with no rotation), so outputs are compared as well: the
+    next token's logits over a shifted cache, and a pass over scattered positions, against the stock
+    forward pass.
 
     Args:
         model: in evaluation mode; its attention is replaced by the engine's.
@@ -88,7 +99,7 @@ def run_gate(model: CausalModel) -> GateReport:
         with torch.inference_mode():
             key_error, margin, rotation, logits = _check_keys(model)
             install(model)
-            if model.config._attn_implementation != NAME:
+            if implementation(model) != NAME:
                 raise GateRefusal("the model does not let its attention be replaced")
             output_error = _check_outputs(model, rotation, logits)
     except UnsupportedAttention as error:
@@ -162,7 +173,8 @@ def _fit(
     errors, winner = tried[0]
     if not max(errors) <= tolerance:
         raise GateRefusal(
-            f"no known rotation explains layer {index}: error {max(errors):.2g}, allowed {tolerance:g}"
+            f"no known rotation explains layer {index}: "
+            f"error {max(errors):.2g}, allowed {tolerance:g}"
         )
     # A tie between roundings is none: margins count from the storage type's resolution on.
     margin = max(tried[1][0]) / max(*errors, 1e-7) if len(tried) > 1 else float("inf")
@@ -204,7 +216,7 @@ def _check_outputs(
 
 
 def _deltas(model: CausalModel) -> tuple[int, ...]:
-    """Return the shifts to try: fixed ones, and one near the window's end, as far as the window reaches."""
+    """Return the shifts to try: fixed ones and one near the window's end, as far as it reaches."""
     limit = window(model)
     if limit is None:
         return _DELTAS
@@ -225,7 +237,7 @@ def _token_ids(model: CausalModel) -> list[int]:
 
 
 def _replaceable(model: CausalModel) -> bool:
-    return bool(model.config._attn_implementation == NAME)
+    return implementation(model) == NAME
 
 
 def _tolerance(table: Mapping[torch.dtype, float], dtype: torch.dtype) -> float:
@@ -237,4 +249,4 @@ def _relative_error(found: Tensor, expected: Tensor) -> float:
     error = float(
         (found.float() - expected.float()).norm() / expected.float().norm().clamp_min(1e-30)
     )
-    return error if error == error else float("inf")
+    return float("inf") if math.isnan(error) else error

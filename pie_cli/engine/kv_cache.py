@@ -1,7 +1,8 @@
 """The KV cache: slot i holds the key and value of position i.
 
-Layout, defined here once: each layer has keys and values [1, H, C, D] with H KV heads, C slots allocated (the
-capacity) and D the head dimension. Slots below `length` are valid; the length is stored, never inferred.
+Layout, defined here once: each layer has keys and values [1, H, C, D] with H KV heads, C slots
+allocated (the capacity) and D the head dimension. Slots below `length` are valid; the length is
+stored, never inferred.
 """
 
 import math
@@ -23,7 +24,8 @@ from pie_cli.spans import KeptRun
 _GROWTH = 1.5
 _GRANULE = 64
 
-# Storage types whose rounding adds up over repeated rotations; float32's does not matter (docs/log.md).
+# Storage types whose rounding adds up over repeated rotations; float32's does not matter
+# (docs/log.md).
 _ROUNDING_DTYPES = (torch.float16, torch.bfloat16)
 
 # Relative error up to which a key may differ from its re-rotated home: some roundings of bfloat16.
@@ -31,7 +33,7 @@ _HOME_TOLERANCE = 0.02
 
 
 class CacheIntegrityError(RuntimeError):
-    """The cache contradicts itself; the message has the numbers. A bug, or a pass that was broken off."""
+    """The cache contradicts itself, by a bug or a pass broken off; the message has the numbers."""
 
 
 class SlotLayer(CacheLayerMixin):
@@ -40,7 +42,8 @@ class SlotLayer(CacheLayerMixin):
     Attributes:
         keys: [1, H, C, D], after RoPE.
         values: [1, H, C, D].
-        homes: [1, H, C, D], keys as they were computed, or None where a shift may rotate them in place.
+        homes: [1, H, C, D], keys as they were computed, or None where a shift may rotate them in
+            place.
     """
 
     is_sliding = False
@@ -88,11 +91,11 @@ class SlotLayer(CacheLayerMixin):
             self.homes = _grown(self.homes, capacity, length)
 
     def settle(self, length: int) -> None:
-        """Start keeping home copies: from now on shifts rotate from these, with one rounding however many."""
+        """Start keeping home copies: shifts rotate from these, with one rounding in all."""
         self.homes = _grown(self.keys, self.capacity, length)
 
     def move(self, moves: Moves, turn: Turn | None) -> None:
-        """Move runs to their new slots; `turn`, where given, re-rotates their keys (from home, if kept)."""
+        """Move runs to their new slots; `turn` re-rotates keys, from their homes if kept."""
         moves.shift(self.values)
         if self.homes is None:
             if turn is None:
@@ -111,8 +114,8 @@ class SlotLayer(CacheLayerMixin):
         tensors = (self.keys, self.values, self.homes) if self.is_initialized else ()
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return how many keys there are and where they start; only asked for by masks, which we do not use."""
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002
+        """Return the number of keys and the first; only masks ask, and we use none."""
         return self.capacity, 0
 
     def get_seq_length(self) -> int:
@@ -127,11 +130,14 @@ class SlotLayer(CacheLayerMixin):
 class SlotCache(Cache):
     """A KV cache that can be edited: runs of tokens move, single slots are written again.
 
-    A forward pass is `prepare(positions)`, the model's calls of `update`, `commit()`. Splices happen between
-    passes. Storage is allocated at the first pass, when shapes and dtype are known, and grows geometrically.
+    A forward pass is `prepare(positions)`, the model's calls of `update`, `commit()`. Splices
+    happen between passes. Storage is allocated at the first pass, when shapes and dtype are known,
+    and grows geometrically.
 
-    Drift: a rotation rounds in the storage type. In float16 and bfloat16 the first rotating splice makes a copy
-    of the keys as computed (their homes), and every shift rotates from home by new minus home position.
+    Drift: a rotation rounds in the storage type. In float16 and bfloat16 the first rotating splice
+        makes a copy
+    of the keys as computed (their homes), and every shift rotates from home by new minus home
+    position.
 
     Attributes:
         capacity: slots allocated.
@@ -148,7 +154,8 @@ class SlotCache(Cache):
         self._pass: ForwardPass | None = None
         self._written: set[int] = set()
         self._rotation: ModelRotation | None = None
-        # Where each slot's home copy was computed; None until homes are kept. On the host: plans are made there.
+        # Where each slot's home copy was computed; None until homes are kept. On the host: plans
+        # are made there.
         self._home_positions: Tensor | None = None
 
     @classmethod
@@ -169,7 +176,8 @@ class SlotCache(Cache):
         Args:
             kept: runs ascending by `new_start`, inside the old length.
             new_length: tokens of the new sequence.
-            rotation: re-rotates the keys of moved runs; None leaves them as they are (the strategy cfe).
+            rotation: re-rotates the keys of moved runs; None leaves them as they are (the strategy
+                cfe).
 
         Raises:
             CacheIntegrityError: when the old sequence is not complete in the cache.
@@ -263,9 +271,9 @@ class SlotCache(Cache):
         return this
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write one layer's states [1, H, S, D] at the pass's slots; return all keys and values it may see."""
+        """Write one layer's states [1, H, S, D] in the pass's slots; return what it may see."""
         this = self._pass
         if this is None:
             raise CacheIntegrityError("update outside a forward pass: call prepare first")
@@ -354,7 +362,7 @@ class SlotCache(Cache):
         """Bytes allocated for keys, values and home copies."""
         return sum(layer.memory_bytes() for layer in self.slot_layers)
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
         """Return `length`."""
         return self.length
 
@@ -381,8 +389,8 @@ class SlotCache(Cache):
     def check_integrity(self) -> None:
         """Check what must always hold between two passes.
 
-        Every token below `length` is written, finite and inside the storage; all layers agree on their shapes; each
-        key equals its home copy rotated from where it was computed.
+        Every token below `length` is written, finite and inside the storage; all layers agree on
+        their shapes; each key equals its home copy rotated from where it was computed.
 
         Raises:
             CacheIntegrityError: with the numbers that disagree.
@@ -444,7 +452,7 @@ def stock_cache() -> DynamicCache:
 
 
 def stock_keys(cache: DynamicCache) -> list[Tensor | None]:
-    """Return the keys [B, H, S, D] of each layer of a stock cache; None for layers that keep no plain keys."""
+    """Return each layer's keys [B, H, S, D] in a stock cache; None where it keeps no plain keys."""
     return [
         layer.keys if type(layer) is DynamicLayer and layer.is_initialized else None
         for layer in cache.layers

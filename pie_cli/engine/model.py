@@ -45,7 +45,7 @@ def layer_count(model: CausalModel) -> int:
 
 
 def window(model: CausalModel) -> int | None:
-    """Return the longest sequence the model was made for, in tokens, or None where it names none."""
+    """Return the longest sequence the model was made for, in tokens; None if it names none."""
     config = model.config
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
     length = getattr(text_config, "max_position_embeddings", None)

@@ -14,8 +14,8 @@ _MAX_SLICES = 12
 class Moves:
     """The runs of a splice that change their position.
 
-    Everything is gathered before anything is put, so a run may land on another run's source. Runs that
-    stay where they are are no part of it: nothing of an unshifted prefix is copied.
+    Everything is gathered before anything is put, so a run may land on another run's source. Runs
+    that stay where they are are no part of it: nothing of an unshifted prefix is copied.
 
     Shapes:
         C slots (the second last dimension of every tensor), S moved tokens.
@@ -42,7 +42,7 @@ class Moves:
         return torch.cat([torch.arange(run.new_start, run.new_stop) for run in self.runs])
 
     def gather(self, slots: Tensor) -> Tensor:
-        """Read the moved tokens from `slots` [..., C, D]; returns [..., S, D], a view for a single run."""
+        """Read the moved tokens [..., S, D] from `slots` [..., C, D]; a view for a single run."""
         if len(self.runs) == 1:
             run = self.runs[0]
             return slots[..., run.old_start : run.old_stop, :]
@@ -53,7 +53,7 @@ class Moves:
         return slots.index_select(-2, self._index(slots.device)[0])
 
     def put(self, slots: Tensor, tokens: Tensor) -> None:
-        """Write the moved tokens [..., S, D] to their new slots; `tokens` must share no memory with `slots`."""
+        """Write the moved tokens [..., S, D], no view of `slots`, to their new slots."""
         if len(self.runs) > _MAX_SLICES:
             slots.index_copy_(-2, self._index(slots.device)[1], tokens)
             return
@@ -63,7 +63,7 @@ class Moves:
             done += run.length
 
     def shift(self, slots: Tensor) -> Tensor:
-        """Move the tokens as they are inside `slots` [..., C, D], in place; returns them, [..., S, D]."""
+        """Move the tokens in `slots` [..., C, D] as they are, in place; return them [..., S, D]."""
         tokens = self.gather(slots)
         if len(self.runs) == 1:
             tokens = tokens.clone()

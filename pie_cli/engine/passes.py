@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Rows of queries per attention call: enough to fill the kernel, few enough that the keys behind each
-# block's last query are left out (measured, docs/log.md).
+# Rows of queries per attention call: enough to fill the kernel, few enough that the keys behind
+# each block's last query are left out (measured, docs/log.md).
 MAX_BLOCK_ROWS = 256
 
 # Masks are shared by the layers up to this size; a long pass builds the rest anew in each.
@@ -32,13 +32,13 @@ class Block(NamedTuple):
 class ForwardPass:
     """The positions of one forward pass and what follows from them.
 
-    A query at position p sees the keys at positions first_key..p (or the last `window` of them). Index
-    tensors, blocks and masks are built once and shared by all layers.
+    A query at position p sees the keys at positions first_key..p (or the last `window` of them).
+    Index tensors, blocks and masks are built once and shared by all layers.
 
     Attributes:
         positions: absolute positions of the queries, strictly ascending.
-        first_key: lowest position that any query sees; above 0 only in the gate, which encodes at far
-            positions with nothing before them.
+        first_key: lowest position that any query sees; above 0 only in the gate, which encodes at
+            far positions with nothing before them.
         stop: one behind the last position; no key from here on is seen.
         contiguous: whether the positions have no gaps.
         whole: whether the queries are all the keys there are: plain causal attention.
@@ -74,9 +74,9 @@ class ForwardPass:
     def blocks(self, gap_cost: int) -> list[Block]:
         """Cut the queries into attention calls.
 
-        A call computes scores for every row against all keys up to its last position. Where positions jump,
-        the rows before the jump would pay for keys that they may not see; a new call is cheaper once
-        rows x jump exceeds `gap_cost`.
+        A call computes scores for every row against all keys up to its last position. Where
+        positions jump, the rows before the jump would pay for keys that they may not see; a new
+        call is cheaper once rows x jump exceeds `gap_cost`.
 
         Args:
             gap_cost: what one more call costs, in query-key pairs.

@@ -1,4 +1,4 @@
-"""The edit plan: which tokens of a new sequence are taken over from the cache, which run through the model."""
+"""The edit plan: which tokens are taken over from the cache, which run through the model."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,13 +50,14 @@ def make_plan(strategy: str, alignment: Alignment) -> Plan:
     The last token is always fresh: its logits are what the prediction starts from.
 
     Args:
-        strategy: `full` (full recompute: nothing kept), `prefix` (the run before the first change kept),
-            `cfe` (every run kept, keys left as they are) or `pie` (every run kept, keys re-rotated).
+        strategy: `full` (full recompute: nothing kept), `prefix` (the run before the first change
+            kept), `cfe` (every run kept, keys left as they are) or `pie` (every run kept, keys
+            re-rotated).
         alignment: the kept runs between the cached and the new sequence.
 
     Raises:
-        ValueError: for an unknown strategy, an empty sequence (a prompt always has its head token) or
-            runs that overlap or leave the sequences.
+        ValueError: for an unknown strategy, an empty sequence (a prompt always has its head token)
+            or runs that overlap or leave the sequences.
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
@@ -74,7 +75,7 @@ def make_plan(strategy: str, alignment: Alignment) -> Plan:
 
 
 def uncovered(kept: Iterable[KeptRun], length: int) -> tuple[int, ...]:
-    """List the positions below `length` that no run covers, ascending; `kept` ascends by `new_start`."""
+    """List the positions below `length` that no run covers; runs ascend by `new_start`."""
     fresh: list[int] = []
     reached = 0
     for run in kept:
@@ -114,7 +115,8 @@ def _validate(alignment: Alignment) -> None:
             raise ValueError(f"runs must ascend without overlap in the new sequence: {run}")
         if run.new_stop > alignment.new_length or run.old_stop > alignment.old_length:
             raise ValueError(
-                f"{run} leaves sequences of {alignment.old_length} and {alignment.new_length} tokens"
+                f"{run} leaves sequences of {alignment.old_length} "
+                f"and {alignment.new_length} tokens"
             )
         reached = run.new_stop
     reached = 0

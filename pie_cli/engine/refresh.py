@@ -10,8 +10,9 @@ from pie_cli.engine.forward import encode, segments
 from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.model import CausalModel
 
-# Large enough that chunking costs under 5 % of one pass, small enough to be given up quickly (docs/log.md).
-CHUNK_TOKENS = 512
+# Large enough that chunking costs under 5 % of one pass, small enough to be given up quickly
+# (docs/log.md).
+CHUNK_TOKENS = 768
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +20,11 @@ class RefreshStep:
     """One chunk done.
 
     Attributes:
-        reached: every token from the run's start up to this position is exact now, provided those before the start are.
+        reached: every token from the run's start up to this position is exact now, provided those
+            before the start are.
         compute_s: seconds of this chunk, pauses before it excluded.
-        logits: float32 [1 + len(draft), vocabulary] after the last chunk (the last token's, then the draft's); None before.
+        logits: float32 [1 + len(draft), vocabulary] after the last chunk (the last token's, then
+            the draft's); None before.
     """
 
     reached: int
@@ -40,7 +43,8 @@ def refresh(
 ) -> Iterator[RefreshStep]:
     """Encode the tokens from `start` to the prompt's end again, ascending, in place.
 
-    Also the first encoding of a prompt: splice with no kept run, then refresh from 0. Between two chunks the cache holds
+    Also the first encoding of a prompt: splice with no kept run, then refresh from 0. Between two
+        chunks the cache holds
     a complete prompt whose tokens before `reached` are exact, so that stopping loses nothing.
 
     Args:
@@ -50,14 +54,15 @@ def refresh(
         start: first token to encode again.
         chunk_tokens: tokens a pass.
         should_stop: asked before each chunk.
-        draft: rides in the last chunk; `decode_after` verifies it and truncates the cache to the prompt again. Without a
-            draft the cache is never lengthened.
+        draft: rides in the last chunk; `decode_after` verifies it and truncates the cache to the
+            prompt again. Without a draft the cache is never lengthened.
 
     Yields:
         A step after each chunk.
 
     Raises:
-        ValueError: when the prompt and the cache differ in length, or `start` leaves no token to encode.
+        ValueError: when the prompt and the cache differ in length, or `start` leaves no token to
+            encode.
     """
     length = len(token_ids)
     if length != cache.length:

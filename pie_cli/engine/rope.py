@@ -4,9 +4,9 @@ Convention, defined here once. A frequency f turns the pair (x, y) at position p
 
     x' = x cos(p f) - y sin(p f)        y' = y cos(p f) + x sin(p f)
 
-Pairs are (i, i + R/2) for the pairing "half" (Llama) and (2i, 2i + 1) for "interleaved" (GPT-J), with R
-rotary dimensions; dimensions from R on are left alone. Rotations add up, so a key computed at p becomes
-the key of p + delta by turning it by delta.
+Pairs are (i, i + R/2) for the pairing "half" (Llama) and (2i, 2i + 1) for "interleaved" (GPT-J), R
+rotary dimensions; dimensions from R on are left alone. Rotations add up, so a key computed at p
+becomes the key of p + delta by turning it by delta.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ class LayerRotation:
     """How one layer rotates its keys.
 
     Attributes:
-        inv_freq: float32 [R/2], radians per position, scaling included; None for a layer without RoPE.
+        inv_freq: float32 [R/2], radians per position, scaling included; None for a layer without
+            RoPE.
         pairing: which dimensions form a pair.
     """
 
@@ -71,7 +72,8 @@ class Turn:
 def make_turn(deltas: int | Tensor, rotation: LayerRotation, device: torch.device) -> Turn:
     """Compute the cosines and sines for shifting keys by `deltas`.
 
-    Angles are formed in float64 on the host: at delta 16,000 float32 angles are off by up to 1e-3 radian.
+    Angles are formed in float64 on the host: at delta 16,000 float32 angles are off by up to 1e-3
+        radian.
     Only distinct deltas are computed, and an edit has few.
 
     Shapes:
@@ -97,7 +99,8 @@ def make_turn(deltas: int | Tensor, rotation: LayerRotation, device: torch.devic
 def rotate(keys: Tensor, deltas: int | Tensor, rotation: LayerRotation) -> Tensor:
     """Re-rotate keys by R(delta).
 
-    A pure rotation: an attention factor (YaRN) is in the cached keys already and is not applied again.
+    A pure rotation: an attention factor (YaRN) is in the cached keys already and is not applied
+        again.
 
     Shapes:
         S tokens, D head dimension.
@@ -111,8 +114,8 @@ def rotate(keys: Tensor, deltas: int | Tensor, rotation: LayerRotation) -> Tenso
         [..., S, D] of the keys' dtype, rotated in float32 and rounded once.
 
     Source:
-        Su et al., RoFormer (arXiv 2104.09864), eq. 34; He et al., "Let the Code LLM Edit Itself When You
-        Edit the Code" (arXiv 2407.03157), section 3.2.
+        Su et al., RoFormer (arXiv 2104.09864), eq. 34; He et al., "Let the Code LLM Edit Itself
+        When You Edit the Code" (arXiv 2407.03157), section 3.2.
     """
     host = deltas if isinstance(deltas, int) else deltas.cpu()
     return make_turn(host, rotation, keys.device).apply(keys)

@@ -80,7 +80,7 @@ def _cpu_name() -> str:
 
 
 def _is_checkout() -> bool:
-    """Tell whether pie runs from its own repository, not from somebody else's that holds its installation."""
+    """Tell whether pie runs from its own repository, not from one that it is installed in."""
     top = _git("rev-parse", "--show-toplevel")
     return bool(top) and Path(top) == _root()
 

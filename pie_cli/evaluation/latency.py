@@ -1,16 +1,18 @@
 """Time every strategy on the same edits, in the same process.
 
-What is timed is what users get: `EditSession.update`, from having the new text to the first token and to
-the line, so tokenizing, diffing, planning, splicing, the forward pass and decoding. Each measurement
-starts from a copy of one session in full swing: opened, edited, its comparison run complete, so that the
-cache is exact and has its storage (the growing room of the first edit, and in 16-bit types the home
-copies of the first shift, are paid once a session and not timed). No strategy drafts from a previous
-prediction.
+What is timed is what users get: `EditSession.update`, from having the new text to the first token
+and to the line, so tokenizing, diffing, planning, splicing, the forward pass and decoding. Each
+measurement starts from a copy of one session in full swing: opened, edited, its comparison run
+complete, so that the cache is exact and has its storage. (What the first edit of a session pays
+once, room to grow and in 16-bit types the home copies of keys, is not timed.) No strategy drafts
+from a previous prediction.
 
 Within a repeat the strategies take turns, each case beginning with another one. `full` and `prefix`
-re-encode thousands of tokens each time; they are exact and their time depends on lengths alone, so they
-run in every third repeat (`EXACT_EVERY`), `cfe` and `pie` in each. Rows say how many measurements stand
-behind them. Agreement counts the cases where full recompute ran.
+encode thousands of tokens each time; they are exact and their time depends on lengths alone, so
+they run in one of five repeats (`EXACT_EVERY`), `cfe` and `pie` in each. Full recompute does not
+depend on the edit at all, so its times are those of all cases of a context length together. Rows
+say how many measurements stand behind them. Agreement counts the cases where full recompute ran;
+the cases of a repeat share a text but end at different lines of it, so each predicts another line.
 """
 
 import inspect
@@ -22,6 +24,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pie_cli.config import STRATEGIES, Settings
+from pie_cli.editing.hunks import split_lines
 from pie_cli.editing.prompts import PromptBuilder
 from pie_cli.engine.attention import stock_attention
 from pie_cli.engine.clock import stamp
@@ -34,11 +37,12 @@ from pie_cli.evaluation.workload import (
     edit_text,
     passages,
     source_lines,
+    without_last_lines,
 )
 from pie_cli.session import EditableModel, EditSession, Prediction
 from pie_cli.timing import Spread, elapsed_ms, spread
 
-EXACT_EVERY = 3
+EXACT_EVERY = 5
 """Repeats of which one runs the strategies that re-encode most of the prompt."""
 
 PATH = "source.py"
@@ -69,9 +73,9 @@ class Row:
         encoded_tokens: that ran through the model; the middle one.
         tokenize_ms, diff_ms, update_ms, forward_ms: phases up to the first token, as in `Timings`.
         first_token_ms, line_ms: from having the new text.
-        reduction_pct: against full recompute of the same edits.
+        reduction_pct: against full recompute at this context length.
         agreement_pct: cases in which the line is that of full recompute.
-        measurements: timings behind each of the spreads.
+        measurements: timings behind each of the spreads; for `full`, all of this context length.
         compared: cases behind the agreement.
         stock_forward_ms: the model's own forward pass over prompts of this context length, by
             transformers alone, to the first token; compare with `forward_ms` of `full`.
@@ -138,16 +142,16 @@ def measure(
 
 def runs_in(workload: Workload) -> int:
     """Count the runs of a workload, warm-up included, to show progress by."""
-    sizes, cells = len(workload.edit_tokens), len(workload.edits) * len(workload.edit_tokens)
+    kinds, cells = len(workload.edits), len(workload.edits) * len(workload.edit_tokens)
     exact = len(range(0, workload.repeats, EXACT_EVERY))
     quick = len(STRATEGIES) - len(_EXACT)
     warm_up = cells * quick + len(_EXACT) + 1
-    runs = warm_up + cells * (quick * workload.repeats + len(_EXACT) * exact) + sizes * exact
+    runs = warm_up + cells * (quick * workload.repeats + len(_EXACT) * exact) + kinds * exact
     return runs * len(workload.context_tokens)
 
 
 def stock_forward_ms(model: CausalModel, token_ids: Sequence[int]) -> float:
-    """Time the model's own forward pass over a prompt, to the first token: no code of the engine runs."""
+    """Time the model's own forward pass over a prompt, to the first token; no engine code runs."""
     extra = {}
     if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
         extra["logits_to_keep"] = 1
@@ -211,41 +215,47 @@ class _Bench:
                 self._warm_up(session, cases)
             for case in cases:
                 self._measure_case(session, case, exact=exact)
-                if exact and case.edit == self._workload.edits[0]:
+                if exact and case.edit_tokens == self._workload.edit_tokens[0]:
                     self._stock.append(self._stock_forward_ms(case))
         return list(self._rows())
 
     def _cases(self, text: str, repeat: int) -> Iterator[Case]:
+        tokenizer, drop = self._model.tokenizer, 0
         for tokens in self._workload.edit_tokens:
             for kind in self._workload.edits:
-                after = edit_text(self._model.tokenizer, text, kind, tokens, repeat)
-                yield Case(self._context, kind, tokens, text, after)
+                before = without_last_lines(text, drop)
+                after = edit_text(tokenizer, before, kind, tokens, repeat)
+                yield Case(self._context, kind, tokens, before, after)
+                drop += 1
 
     def _in_full_swing(self, text: str) -> EditSession:
         """Return a session whose cache holds a text exactly, after an edit that moved all of it."""
         session = EditSession(self._model, PATH, self._settings)
-        # Without its first lines, some tenth of it, the text is what a session may have begun with.
-        session.prime(text[text.index("\n", len(text) // 10) + 1 :])
+        # Without some early lines, a tenth of all, the text is what a session may have begun with.
+        lines = split_lines(text)
+        session.prime("".join(lines[:1] + lines[1 + len(lines) // 10 :]))
         session.update(text)
         session.compare()
         return session
 
     def _warm_up(self, session: EditSession, cases: Sequence[Case]) -> None:
-        """Run each shape once; the strategies whose shape is the context's, only on the first case."""
+        """Run each shape once, to the first token; where it is the context's, on the first case."""
         for index, case in enumerate(cases):
+            before = _shortened(session, case.before)
             for strategy in STRATEGIES:
                 if index == 0 or strategy not in _EXACT:
-                    self._update(session, case, strategy, "warm-up")
+                    self._update(before, case, strategy, "warm-up", decode=index == 0)
         self._stock_forward_ms(cases[0])
 
     def _measure_case(self, session: EditSession, case: Case, *, exact: bool) -> None:
-        """Run the strategies in turn, and compare their lines with full recompute's if it is among them."""
+        """Run the strategies in turn; compare their lines with full recompute's, if that runs."""
         chosen = [name for name in STRATEGIES if exact or name not in _EXACT]
         self._turn += 1
         first = self._turn % len(chosen)
         stage = f"{case.edit} {case.edit_tokens}"
+        before = _shortened(session, case.before)
         predictions = {
-            strategy: self._update(session, case, strategy, stage)
+            strategy: self._update(before, case, strategy, stage)
             for strategy in (*chosen[first:], *chosen[:first])
         }
         reference = predictions.get("full")
@@ -254,11 +264,13 @@ class _Bench:
             key = (case.edit, case.edit_tokens, strategy)
             self._samples[key].append(_Sample(prediction, agrees))
 
-    def _update(self, session: EditSession, case: Case, strategy: str, stage: str) -> Prediction:
+    def _update(
+        self, session: EditSession, case: Case, strategy: str, stage: str, *, decode: bool = True
+    ) -> Prediction:
         """Run one update on a copy of the session in the state before the edit."""
         twin = session.fork(strategy)
         stamp(self._model.loaded.model.device)  # the copy is no part of what is timed
-        prediction = twin.update(case.after)
+        prediction = twin.update(case.after, should_stop=lambda: not decode)
         self._progress.step(f"{self._context:,} tokens, {stage}")
         return prediction
 
@@ -269,22 +281,21 @@ class _Bench:
         return duration_ms
 
     def _rows(self) -> Iterator[Row]:
+        full = [
+            sample
+            for (*_, strategy), samples in self._samples.items()
+            for sample in samples
+            if strategy == "full"
+        ]
         for tokens in self._workload.edit_tokens:
             for kind in self._workload.edits:
-                full = self._samples[kind, tokens, "full"]
                 for strategy in STRATEGIES:
-                    samples = self._samples[kind, tokens, strategy]
-                    yield self._row(kind, tokens, strategy, samples, full)
+                    yield self._row(kind, tokens, strategy, full)
 
-    def _row(
-        self,
-        kind: str,
-        tokens: int,
-        strategy: str,
-        samples: Sequence[_Sample],
-        full: Sequence[_Sample],
-    ) -> Row:
-        times = {name: _spread_of(samples, name) for name in _PHASES}
+    def _row(self, kind: str, tokens: int, strategy: str, full: Sequence[_Sample]) -> Row:
+        samples = self._samples[kind, tokens, strategy]
+        timed = full if strategy == "full" else samples
+        times = {name: _spread_of(timed, name) for name in _PHASES}
         reduction = {
             name: _reduction(times[name].median, _spread_of(full, name).median)
             for name in ("first_token", "line")
@@ -306,10 +317,17 @@ class _Bench:
             line_ms=times["line"],
             reduction_pct=Reduction(reduction["first_token"], reduction["line"]),
             agreement_pct=100.0 * sum(verdicts) / len(verdicts),
-            measurements=len(samples),
+            measurements=len(timed),
             compared=len(verdicts),
             stock_forward_ms=spread(self._stock),
         )
+
+
+def _shortened(session: EditSession, text: str) -> EditSession:
+    """Return a copy of an exact session, for the beginning of its text only; exact as well."""
+    shortened = session.fork("prefix")
+    shortened.update(text, should_stop=lambda: True)
+    return shortened
 
 
 def _spread_of(samples: Sequence[_Sample], phase: str) -> Spread:

@@ -15,11 +15,14 @@ EDITS = ("insert", "delete", "replace", "multi")
 MIN_CONTEXT = 64
 """Tokens below which a prompt is hardly more than its head."""
 
-# An edit may take up this part of its prompt: three of them have to fit its first half side by side.
+# An edit may take up this part of its prompt: three have to fit its first half side by side.
 _LARGEST_EDIT = 8
 
 # Irrational steps cover an interval evenly however many are taken (Weyl); this one does it best.
 _GOLDEN = 0.618034
+
+# Tables and addresses: a text would end far below its limit where such a line does not fit.
+_LONGEST_LINE = 48
 
 # Tokens tried from an edit's place onward, for pieces that begin and end between characters.
 _SEARCH = 64
@@ -95,9 +98,10 @@ def check_fits(edit_tokens: int, context_tokens: int) -> None:
 
 
 def source_lines() -> Iterator[str]:
-    """Yield lines of real Python: pie's own sources, which no model was trained on, then the standard library's.
+    """Yield lines of real Python: pie's own sources, then the standard library's.
 
-    Files come in the order of their paths, each behind a comment with its path.
+    No model was trained on the first; the second serve when more is needed. Files come in the order
+    of their paths, each behind a comment with its path.
     """
     package = Path(__file__).parents[1]
     library = Path(sysconfig.get_path("stdlib"))
@@ -117,7 +121,8 @@ def passages(
 ) -> Iterator[str]:
     """Cut lines into texts, each as long as fits, none overlapping.
 
-    A text begins at a line that is not indented and ends behind a newline.
+    A text begins with a statement or comment that is not indented, and ends behind a newline. Very
+    long lines are left out.
 
     Args:
         lines: each with its newline.
@@ -130,9 +135,11 @@ def passages(
     kept: list[str] = []
     used = 0
     for line in lines:
-        if not kept and line[0].isspace():
+        if not kept and not (line[0].isalpha() or line[0] in "#@_"):
             continue
         size = len(encode(line))
+        if size > _LONGEST_LINE:
+            continue
         if used + size <= limit:
             kept.append(line)
             used += size
@@ -145,14 +152,20 @@ def passages(
     )
 
 
+def without_last_lines(text: str, lines: int) -> str:
+    """Return a text without its last lines, an eighth of it at most: another spot to predict at."""
+    kept = split_lines(text)
+    return "".join(kept[: len(kept) - min(lines, len(kept) // 8)])
+
+
 def edit_text(tokenizer: TextTokenizer, text: str, kind: str, tokens: int, repeat: int) -> str:
     """Edit the first half of a text.
 
-    `insert` copies a piece of the second half in, `delete` takes a piece out, `replace` puts a piece of
-    the second half in another's stead; `multi` does all three, in the first, second and third part of the
-    first half. A piece is the text of so many of the text's tokens; the ids of the result are those of
-    tokenizing it, so that tokens may also change beside a seam. Places differ from repeat to repeat and
-    cover the first half evenly.
+    `insert` copies a piece of the second half in, `delete` takes a piece out, `replace` puts a
+    piece of the second half in another's stead; `multi` does all three, in the first, second and
+    third part of the first half. A piece is the text of so many of the text's tokens; the ids of
+    the result are those of tokenizing it, so tokens may also change beside a seam. Places differ
+    from repeat to repeat and cover the first half evenly.
 
     Args:
         tokenizer: the model's.
@@ -212,9 +225,9 @@ class _Pieces:
         for token in (*range(first, min(last, first + _SEARCH) + 1), *backward):
             before = self._tokenizer.decode(self._ids[:token])
             through = self._tokenizer.decode(self._ids[: token + self._tokens])
-            piece = through[len(before) :]
             # A token can end in the midst of a character: then its text is none of ours.
-            if self._text.startswith((before + piece,)) and through == before + piece:
+            if self._text.startswith(before) and self._text.startswith(through):
+                piece = self._text[len(before) : len(through)]
                 if piece.strip() and piece != unlike:
                     return len(before), len(through)
         raise ModelError(

@@ -102,8 +102,9 @@ class Scorer:
         prefix, _, suffix = case.parts
         head = [*self.head(case), self.special[FIM_BEGIN]]
         room = context - MAX_LINE_TOKENS - len(head) - 2
-        behind = self.encode(suffix)[: int(room * SUFFIX_SHARE)]
-        before = self.encode(prefix)[-(room - len(behind)) :]
+        before, behind = self.encode(prefix), self.encode(suffix)
+        behind = behind[: max(int(room * SUFFIX_SHARE), room - len(before))]
+        before = before[-(room - len(behind)) :]
         ends = self.special[FIM_HOLE], self.special[FIM_END]
         return self._line([*head, *before, ends[0], *behind, ends[1]])
 

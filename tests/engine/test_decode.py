@@ -1,0 +1,222 @@
+"""Decoding a line: the same with and without a draft, through the first line with content."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from pie_cli.engine.decode import DecodeOptions, Line, decode_after, decode_line
+from pie_cli.engine.kv_cache import SlotCache
+from pie_cli.engine.plan import make_plan
+from pie_cli.engine.rope import ModelRotation
+from tests.engine.helpers import (
+    EDITS,
+    N_TOKENS,
+    VOCABULARY,
+    alignment_of,
+    full_cache,
+    random_ids,
+    stock_logits,
+    valid,
+)
+
+OLD = random_ids(N_TOKENS)
+
+
+def words(token_ids: Sequence[int]) -> str:
+    """Spell tokens so that none of them ends a line."""
+    return "".join(f"<{token_id}>" for token_id in token_ids)
+
+
+def spelled(texts: dict[int, str]) -> Callable[[Sequence[int]], str]:
+    """Spell some tokens differently."""
+    return lambda token_ids: "".join(texts.get(token_id, f"<{token_id}>") for token_id in token_ids)
+
+
+def predict(
+    model: LlamaForCausalLM,
+    rotation: ModelRotation,
+    draft: Sequence[int] = (),
+    edit: str = "insert",
+    strategy: str = "pie",
+    **options: object,
+) -> tuple[Line, SlotCache]:
+    alignment, new_ids = alignment_of(OLD, EDITS[edit])
+    cache = full_cache(model, OLD)
+    chosen: dict[str, Any] = {"detokenize": words, "max_tokens": 12, **options}
+    settings = DecodeOptions(**chosen)
+    line = decode_line(
+        model, cache, make_plan(strategy, alignment), new_ids, rotation, settings, draft
+    )
+    return line, cache
+
+
+@pytest.fixture(scope="module")
+def plain(model: LlamaForCausalLM, rotation: ModelRotation) -> Line:
+    """The line without a draft."""
+    return predict(model, rotation)[0]
+
+
+def test_greedy_output_equals_the_stock_models(
+    model: LlamaForCausalLM, rotation: ModelRotation
+) -> None:
+    line, _ = predict(model, rotation, strategy="full")
+    token_ids = alignment_of(OLD, EDITS["insert"])[1]
+    for token_id in line.token_ids:
+        assert token_id == int(stock_logits(model, token_ids)[-1].argmax())
+        token_ids = [*token_ids, token_id]
+    assert line.stopped_by == "max_tokens"
+    assert line.passes == 12
+
+
+@pytest.mark.parametrize("agreed", [0, 1, 5, 11])
+def test_a_draft_changes_passes_but_not_the_line(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line, agreed: int
+) -> None:
+    """Oracle 7; its control, another edit, gives another line."""
+    draft = list(plain.token_ids[:agreed])
+    if agreed < 11:
+        draft += [(plain.token_ids[agreed] + 1) % VOCABULARY] * 3
+    line, cache = predict(model, rotation, draft)
+    assert line.token_ids == plain.token_ids
+    assert line.text == plain.text
+    assert line.accepted == agreed
+    assert line.passes == 12 - agreed
+    assert cache.length == N_TOKENS + 3
+    assert predict(model, rotation, edit="at token 0")[0].token_ids != plain.token_ids
+
+
+def test_an_unchanged_prediction_costs_one_pass(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+) -> None:
+    last = max(plain.token_ids.index(token_id) for token_id in plain.token_ids)
+    detokenize = spelled({plain.token_ids[last]: ")\n"})
+    first, _ = predict(model, rotation, detokenize=detokenize)
+    again, _ = predict(model, rotation, first.token_ids, detokenize=detokenize)
+    assert first.stopped_by == again.stopped_by == "newline"
+    assert again.token_ids == first.token_ids
+    assert again.text == first.text
+    assert first.passes > 1
+    assert again.passes == 1
+
+
+@pytest.mark.parametrize("draft", [False, True])
+def test_the_cache_holds_exactly_the_prompt_again(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line, draft: bool
+) -> None:
+    _, cache = predict(model, rotation, plain.token_ids if draft else ())
+    cache.check_integrity()
+    _, short = predict(model, rotation, max_tokens=1)
+    assert cache.length == short.length == N_TOKENS + 3
+    for layer in range(3):
+        for found, wanted in zip(valid(cache, layer), valid(short, layer), strict=True):
+            assert torch.allclose(found, wanted, atol=1e-5)
+
+
+class TestEnds:
+    """What ends a line, and what of it is text."""
+
+    def test_newline_inside_a_token(
+        self, model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+    ) -> None:
+        token_id = plain.token_ids[0]
+        line, _ = predict(model, rotation, detokenize=spelled({token_id: "):\n    next"}))
+        assert (line.text, line.stopped_by, line.token_ids) == ("):", "newline", (token_id,))
+
+    def test_carriage_return(
+        self, model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+    ) -> None:
+        line, _ = predict(model, rotation, detokenize=spelled({plain.token_ids[0]: "x\r\n"}))
+        assert line.text == "x"
+
+    def test_blank_lines_before_the_content_are_kept(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        texts = iter(["\n", "\n  \n", "\n  \n    a", "\n  \n    ab\n"])
+        seen: dict[int, str] = {}
+
+        def detokenize(token_ids: Sequence[int]) -> str:
+            if len(token_ids) not in seen:
+                seen[len(token_ids)] = next(texts)
+            return seen[len(token_ids)]
+
+        line, _ = predict(model, rotation, detokenize=detokenize)
+        assert (line.text, line.stopped_by) == ("\n  \n    ab", "newline")
+        assert len(line.token_ids) == 4
+
+    @pytest.mark.parametrize("draft", [False, True])
+    def test_end_of_text(
+        self, model: LlamaForCausalLM, rotation: ModelRotation, plain: Line, draft: bool
+    ) -> None:
+        eos = plain.token_ids[3]
+        kept = plain.token_ids[: plain.token_ids.index(eos)]
+        line, cache = predict(
+            model, rotation, plain.token_ids if draft else (), eos_ids=frozenset({eos})
+        )
+        assert (line.text, line.stopped_by) == (words(kept), "end")
+        assert line.token_ids == (*kept, eos)
+        cache.check_integrity()
+
+    def test_an_immediate_end_is_an_answer(
+        self, model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+    ) -> None:
+        line, _ = predict(model, rotation, eos_ids=frozenset({plain.token_ids[0]}))
+        assert (line.text, line.stopped_by, line.passes) == ("", "end", 1)
+
+    @pytest.mark.parametrize("max_tokens", [1, 2, 5])
+    def test_max_tokens_holds_with_a_draft_too(
+        self, model: LlamaForCausalLM, rotation: ModelRotation, plain: Line, max_tokens: int
+    ) -> None:
+        line, _ = predict(model, rotation, plain.token_ids, max_tokens=max_tokens)
+        assert line.token_ids == plain.token_ids[:max_tokens]
+        assert line.stopped_by == "max_tokens"
+        assert line.passes == 1
+
+    def test_interruption_keeps_the_prompt(
+        self, model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+    ) -> None:
+        line, cache = predict(model, rotation, should_stop=lambda: True)
+        assert line.stopped_by == "interrupted"
+        assert line.token_ids == plain.token_ids[:1]
+        cache.check_integrity()
+
+
+def test_an_exception_in_a_pass_leaves_a_cache_that_says_so(
+    model: LlamaForCausalLM, rotation: ModelRotation
+) -> None:
+    alignment, new_ids = alignment_of(OLD, EDITS["insert"])
+    cache = full_cache(model, OLD)
+    plan = make_plan("pie", alignment)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    hook = model.model.layers[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        decode_line(model, cache, plan, new_ids, rotation, DecodeOptions(words))
+    hook.remove()
+    assert cache.length == plan.length
+    assert cache.pending == plan.fresh
+    line = decode_line(
+        model, cache, make_plan("full", alignment), new_ids, None, DecodeOptions(words)
+    )
+    cache.check_integrity()
+    assert line.passes
+
+
+def test_stamps_ascend(plain: Line) -> None:
+    assert plain.began_at <= plain.spliced_at <= plain.first_token_at <= plain.ended_at
+
+
+def test_logits_and_draft_must_fit(model: LlamaForCausalLM) -> None:
+    with pytest.raises(ValueError, match="1 rows of logits for a draft of 2"):
+        decode_after(
+            model,
+            full_cache(model, OLD),
+            N_TOKENS,
+            torch.zeros(1, 97),
+            DecodeOptions(words),
+            (1, 2),
+        )
