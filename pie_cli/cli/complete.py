@@ -103,8 +103,8 @@ def find_edit(
 ) -> Edit:
     """Find the file that a patch is about, and its text before and behind the patch.
 
-    A patch that the file on disk already holds is reversed for the state before it; one that fits both
-    ways counts as not applied.
+    A patch that the file on disk already holds is reversed for the state before it; one that fits
+    both ways counts as not applied.
 
     Args:
         file: the file to complete; None for the one that the patch names last.

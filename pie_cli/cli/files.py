@@ -30,7 +30,7 @@ def read_source(path: Path) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """Return the path as results and prompts name it: relative to the working directory below it."""
+    """Return the path as results and prompts name it: relative below the working directory."""
     absolute = path.absolute()
     try:
         return absolute.relative_to(Path.cwd()).as_posix()

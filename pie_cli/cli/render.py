@@ -135,7 +135,7 @@ class Renderer:
 
 
 def _console(stream: TextIO | None) -> Console:
-    """Return a console that wraps on a terminal only; a stream closed from outside takes nothing."""
+    """Return a console that wraps on a terminal only; a closed stream takes nothing."""
     if stream is None:
         return Console(quiet=True)
     return Console(file=stream, highlight=False, soft_wrap=not stream.isatty())

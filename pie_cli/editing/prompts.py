@@ -8,8 +8,8 @@ from pie_cli.editing.tokens import TextTokenizer
 from pie_cli.errors import CacheCapacityError
 
 _SLASH_COMMENTS = frozenset(
-    (".c", ".cc", ".cpp", ".cs", ".dart", ".go", ".h", ".hpp", ".java", ".js", ".jsx", ".kt", ".m")
-    + (".php", ".rs", ".scala", ".swift", ".ts", ".tsx", ".zig")
+    f".{suffix}"
+    for suffix in "c cc cpp cs dart go h hpp java js jsx kt m php rs scala swift ts tsx zig".split()
 )
 
 # When the window's edge must move it moves far, so that it stays for many edits.
@@ -86,7 +86,7 @@ class PromptBuilder:
         return Prompt([*self.head, *ids], len(self.head), text.count("\n", 0, offset))
 
     def _retreat(self, text: str, tokens: int, density: float = _CHARS_PER_TOKEN) -> int:
-        """Return an offset about `tokens` before the end, at the beginning of a line if possible."""
+        """Return an offset about `tokens` before the end, at a line's beginning if possible."""
         offset = max(0, len(text) - int(tokens * density))
         if offset == 0:
             return 0

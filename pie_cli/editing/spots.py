@@ -80,12 +80,12 @@ def moved_line(line: int, hunks: Sequence[LineHunk]) -> int:
 
 
 def moved_edge(edge: int, hunks: Sequence[LineHunk]) -> int:
-    """Return where the window's upper edge stands after an edit; the top of the file stays the top."""
+    """Return where the window's upper edge stands after an edit; the top stays the top."""
     return moved_line(edge, hunks) if edge else 0
 
 
 def line_offset(text: str, line: int) -> int | None:
-    """Return the offset where a 0-based line begins; the one behind the last newline counts too."""
+    """Return where a 0-based line begins; the empty one behind the last newline counts."""
     offset = 0
     for _ in range(line):
         offset = text.find("\n", offset) + 1
