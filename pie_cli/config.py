@@ -49,7 +49,7 @@ class Settings:
     max_tokens: int = 64
     context_tokens: int | None = None
     debounce_ms: int = 30
-    chunk_tokens: int = 512
+    chunk_tokens: int = 768
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
