@@ -12,6 +12,9 @@ from pie_cli.models.loading import load
 from pie_cli.models.nano.tokenizer import save_tokenizer, train_tokenizer
 from pie_cli.session import EditableModel, prepare
 
+# Tiny matrices gain nothing from threads, and lose much on a machine that has other work.
+torch.set_num_threads(1)
+
 WINDOW = 1024
 SOURCE = "".join(
     f"def area_{n}(width, height):\n    size = width * height + {n}\n    return size\n\n"

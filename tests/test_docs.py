@@ -1,4 +1,4 @@
-"""The documentation names every command, option, exit code, event and module, and its links hold."""
+"""The documentation names every command, option, exit code and module, and its links hold."""
 
 import ast
 import re
@@ -37,11 +37,15 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_defaults_in_the_tables_are_those_of_the_commands() -> None:
-    defaults = {o: p.default for c in COMMANDS.values() for p in c.params for o in p.opts}
-    for option, default in re.findall(r"`(--[a-z-]+)[^|\n]*?(?:\\\|[^|\n]*?)*` \| `?([\w.,-]+)`? \|", CLI):
+    defaults: dict[str, set[str]] = {}
+    for parameter in (p for c in COMMANDS.values() for p in c.params):
+        defaults.setdefault(parameter.opts[-1], set()).add(str(parameter.default))
+    for option, default in re.findall(
+        r"`(--[a-z-]+)[^|\n]*?(?:\\\|[^|\n]*?)*` \| `?([\w.,-]+)`? \|", CLI
+    ):
         if default in ("off", "all", "-", "the"):
             continue
-        assert str(defaults[option]) == default, option
+        assert default in defaults[option], option
 
 
 def test_every_module_stands_in_the_architecture_in_its_own_words() -> None:
@@ -55,7 +59,9 @@ def test_every_module_stands_in_the_architecture_in_its_own_words() -> None:
         assert f"| `{name}` | {summary[0]} |" in text, f"| `{name}` | {summary[0]} |"
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):

@@ -203,8 +203,9 @@ def _numbered(
     first = number - len(lines) if last else number
     for offset, line in enumerate(lines):
         code = visible(line).expandtabs(4)
-        gutter = (f" {mark} {first + offset:>5} ", "bold green" if mark != " " else "dim")
-        yield Text.assemble(gutter, _highlighted(path, code) if coloured else code)
+        gutter = Text(f" {mark} {first + offset:>5}", "bold green" if mark != " " else "dim")
+        shown = _highlighted(path, code) if coloured else Text(code)
+        yield Text.assemble(gutter, " ", shown) if code else gutter
 
 
 def _highlighted(path: str, line: str) -> Text:

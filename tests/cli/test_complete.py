@@ -1,0 +1,221 @@
+"""`pie complete`: patches in all their forms, the JSON contract, and errors that help."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pie_cli.cli.app import app
+from pie_cli.editing.patches import unified_diff
+from pie_cli.errors import ExitCode
+from tests.conftest import SOURCE
+
+BEFORE = SOURCE
+AFTER = SOURCE.replace("    return size\n", "    print(size)\n    return size\n", 1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with one source file."""
+    (tmp_path / "area.py").write_text(BEFORE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def complete(tiny_checkpoint: Path, folder: Path):
+    def run(*arguments: str, stdin: str | None = None) -> Result:
+        options = ["--model", str(tiny_checkpoint), "--device", "cpu", "--max-tokens", "12"]
+        return CliRunner().invoke(app, ["complete", *options, *arguments], input=stdin)
+
+    return run
+
+
+def document(result: Result) -> dict:
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def patch_file(
+    folder: Path, before: str = BEFORE, after: str = AFTER, path: str = "area.py"
+) -> str:
+    (folder / "edit.patch").write_text(unified_diff(before, after, path))
+    return str(folder / "edit.patch")
+
+
+def test_a_patch_prints_one_document_of_the_contract(complete, folder):
+    result = document(complete("area.py", "--edit", patch_file(folder), "--json"))
+    assert result["schema"] == "pie/1"
+    assert result["path"] == "area.py"
+    assert result["strategy"] == "pie"
+    assert result["at"] == {"line": 50, "column": 1}
+    assert result["lines"] == {"added": 1, "removed": 0}
+    tokens = result["tokens"]
+    assert tokens["reused"] + tokens["encoded"] == tokens["total"]
+    assert 0 < tokens["shifted"] <= tokens["reused"]
+    assert tokens["encoded"] < 0.1 * tokens["total"]
+    assert (tokens["stale"] > 0) == (not result["exact"])
+    timings = result["timings_ms"]
+    parts = sum(timings[name] for name in ("tokenize", "diff", "update", "forward"))
+    assert timings["first_token"] == pytest.approx(parts, rel=0.05)
+    assert timings["line"] >= timings["first_token"]
+    assert result["load_ms"] > 0
+    assert result["encode_before_ms"] > 0
+    comparison = result["comparison"]
+    assert comparison["strategy"] == "full"
+    assert comparison["agrees"] == (comparison["prediction"] == result["prediction"])
+    assert set(comparison["timings_ms"]) == set(timings)
+    assert set(comparison["speedup"]) == {"first_token", "line"}
+
+
+def test_a_patch_on_stdin_that_is_applied_already_gives_the_same(complete, folder):
+    first = document(complete("--edit", patch_file(folder), "--json"))
+    (folder / "area.py").write_text(AFTER)
+    stdin = unified_diff(BEFORE, AFTER, "area.py")
+    second = document(complete("--edit", "-", "--json", stdin=stdin))
+    for field in ("prediction", "tokens", "at", "exact"):
+        assert first[field] == second[field]
+    assert (folder / "area.py").read_text() == AFTER
+
+
+def test_git_diff_from_a_subfolder_finds_its_file(complete, folder, monkeypatch):
+    (folder / "sub").mkdir()
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.invalid"]
+    for command in (["init", "-q"], ["add", "area.py"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *command], check=True, cwd=folder)
+    (folder / "area.py").write_text(AFTER)
+    diff = subprocess.run(
+        [*git, "diff"], check=True, cwd=folder, capture_output=True, text=True
+    ).stdout
+    monkeypatch.chdir(folder / "sub")
+    result = document(complete("--edit", "-", "--json", stdin=diff))
+    assert result["lines"] == {"added": 1, "removed": 0}
+
+
+def test_full_and_prefix_agree_with_the_comparison(complete, folder):
+    for strategy in ("full", "prefix"):
+        result = document(complete("--edit", patch_file(folder), "--json", "--strategy", strategy))
+        assert result["exact"]
+        assert result["comparison"]["agrees"]
+
+
+def test_a_line_counts_in_the_text_after_the_patch(complete, folder):
+    result = document(complete("--edit", patch_file(folder), "--json", "--at", "20"))
+    assert result["at"] == {"line": 20, "column": 1}
+    assert result["tokens"]["encoded"] < 0.2 * result["tokens"]["total"]
+    (folder / "area.py").write_text(AFTER)
+    plain = document(complete("area.py", "--json", "--at", "20"))
+    assert plain["prediction"] == result["comparison"]["prediction"]
+
+
+def test_the_last_file_of_a_patch_is_predicted_in_unless_one_is_named(complete, folder):
+    (folder / "other.py").write_text(BEFORE)
+    stdin = unified_diff(BEFORE, AFTER, "area.py") + unified_diff(BEFORE, AFTER, "other.py")
+    result = complete("--edit", "-", "--json", stdin=stdin)
+    assert document(result)["path"] == "other.py"
+    assert "1 other file of the patch left aside" in result.stderr
+    assert document(complete("area.py", "--edit", "-", "--json", stdin=stdin))["path"] == "area.py"
+
+
+def test_a_new_file_needs_not_be_there_yet(complete, folder):
+    stdin = (
+        "diff --git a/new.py b/new.py\nnew file mode 100644\n--- /dev/null\n+++ b/new.py\n"
+        "@@ -0,0 +1,2 @@\n+import os\n+import sys\n"
+    )
+    result = document(complete("--edit", "-", "--json", stdin=stdin))
+    assert result["path"] == "new.py"
+    assert result["lines"] == {"added": 2, "removed": 0}
+    assert not (folder / "new.py").exists()
+
+
+def test_a_plain_completion_is_exact_and_has_no_comparison(complete):
+    result = document(complete("area.py", "--json"))
+    assert result["exact"]
+    assert result["strategy"] == "full"
+    assert result["comparison"] is None
+    assert result["tokens"]["encoded"] == result["tokens"]["total"]
+
+
+def test_text_says_what_was_spent_and_shows_the_line_in_place(complete, folder):
+    result = complete("--edit", patch_file(folder))
+    assert result.exit_code == 0
+    assert "area.py  +1 -0 lines" in result.stdout
+    assert "> " in result.stdout
+    assert "ms first token" in result.stdout
+    assert "on encoding the file before the edit" in result.stdout
+    assert not any(line != line.rstrip() for line in result.stdout.split("\n"))
+
+
+def test_control_characters_are_spelled_out(complete, folder):
+    (folder / "area.py").write_text(BEFORE + "x = '\x1b[31m\u202e'\n")
+    result = complete("area.py")
+    assert result.exit_code == 0
+    assert "\\x1b[31m\\x202e" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_comparison_none_is_null(complete, folder):
+    result = document(complete("--edit", patch_file(folder), "--json", "--compare", "none"))
+    assert result["comparison"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "message"),
+    [
+        ([], None, ExitCode.INPUT, "nothing to complete"),
+        (["missing.py"], None, ExitCode.INPUT, "there is no file missing.py"),
+        (["."], None, ExitCode.INPUT, "is a folder"),
+        (["binary.py"], None, ExitCode.INPUT, "is binary"),
+        (["latin.py"], None, ExitCode.INPUT, "is not UTF-8"),
+        (["area.py", "--at", "999"], None, ExitCode.INPUT, "line 999 is outside the file"),
+        (["area.py", "--at", "0"], None, ExitCode.INPUT, "is not a spot"),
+        (["area.py", "--strategy", "best"], None, ExitCode.INPUT, "unknown strategy"),
+        (["area.py", "--device", "tpu"], None, ExitCode.DEVICE, "unknown device"),
+        (["area.py", "--device", "cuda:99"], None, ExitCode.DEVICE, "there is no device"),
+        (["--edit", "-"], "", ExitCode.PATCH, "empty"),
+        (["--edit", "-"], "not a patch\n", ExitCode.PATCH, ""),
+        (["--edit", "missing.patch"], None, ExitCode.INPUT, "there is no file missing.patch"),
+        (
+            ["--edit", "-"],
+            unified_diff("a\n", "b\n", "elsewhere.py"),
+            ExitCode.INPUT,
+            "elsewhere.py, which is not below",
+        ),
+        (
+            ["--edit", "-"],
+            unified_diff("a\nb\nc\n", "a\nx\nc\n", "area.py"),
+            ExitCode.PATCH,
+            "hunk 1",
+        ),
+    ],
+)
+def test_bad_input_is_one_or_two_lines_with_a_code(
+    complete, folder, arguments, stdin, code, message
+):
+    (folder / "binary.py").write_bytes(b"a\x00b")
+    (folder / "latin.py").write_bytes("é = 1\n".encode("latin-1"))
+    result = complete(*arguments, stdin=stdin)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    lines = result.stderr.strip().split("\n")
+    assert 1 <= len(lines) <= 2
+    assert lines[0].startswith("pie: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (folder / "area.py").read_text() == BEFORE
+
+
+def test_debug_shows_the_traceback(complete):
+    result = complete("missing.py", "--debug")
+    assert result.exit_code == ExitCode.INPUT
+    assert "Traceback" in result.stderr
+
+
+def test_an_unknown_model_names_the_embedded_one(folder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    result = CliRunner().invoke(app, ["complete", "area.py", "--model", "nobody/nothing"])
+    assert result.exit_code == ExitCode.MODEL
+    assert "pie-nano" in result.stderr
