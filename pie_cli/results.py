@@ -88,7 +88,7 @@ class Comparison:
     """What recomputing says, and what it costs.
 
     Attributes:
-        strategy: full (from token 0) or prefix (from the first stale token).
+        strategy: full (from token 0) or prefix (from the first changed or stale token).
         text: its prediction.
         agrees: whether that equals the prediction it was compared with.
         timings_ms: tokenizing, the chunks' compute without the pauses between them, decoding.

@@ -7,6 +7,7 @@ prediction = session.update(text2)  # splices the cache, encodes what changed, p
 comparison = session.compare()      # full recompute: what it says, what it costs; exact afterwards
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from pie_cli.spans import Alignment
 from pie_cli.timing import elapsed_ms
 
 __all__ = ["Comparison", "EditSession", "EditableModel", "Prediction", "prepare"]
+
+_NO_MEMORY = re.compile("(can't allocate|not enough|out of) memory", re.IGNORECASE)
 
 OnProgress: TypeAlias = Callable[[int, int], None]
 ShouldStop: TypeAlias = Callable[[], bool]
@@ -81,18 +84,18 @@ class _State:
 
     Attributes:
         cache: holds `prompt`.
-        text: the whole file's.
         prompt: of the text before the spot.
         stale_from: every token before it is as full recompute would have it.
+        changed_from: first token that the last edit made fresh.
         last: the prediction made from it.
         draft: token ids of that prediction, the next one's draft.
         last_draft: the draft that it had itself.
     """
 
     cache: SlotCache
-    text: str
     prompt: Prompt
     stale_from: int = 0
+    changed_from: int = 0
     last: Prediction | None = None
     draft: tuple[int, ...] = ()
     last_draft: tuple[int, ...] = ()
@@ -101,8 +104,9 @@ class _State:
 class EditSession:
     """Keeps one file's KV cache in step with its text.
 
-    Not thread-safe: one caller at a time. A call that raises leaves the session usable; what the
-    cache can no longer vouch for is encoded again by the next call.
+    Not thread-safe: one caller at a time. A call that raises leaves the session usable, with the
+    text and the spot that it had; what the cache can no longer vouch for is encoded again by the
+    next call.
 
     Args:
         model: prepared.
@@ -110,7 +114,7 @@ class EditSession:
         settings: spot, strategy, comparison, limits.
 
     Raises:
-        CacheCapacityError: when the context leaves no room for text.
+        CacheCapacityError: when the predicted line or the context leaves no room for text.
         InputError: when `settings.at` is no spot.
     """
 
@@ -121,19 +125,27 @@ class EditSession:
         loaded = model.loaded
         # The predicted line has to fit behind the prompt.
         budget = loaded.window - self.settings.max_tokens
+        if budget < 1:
+            raise CacheCapacityError(
+                f"a line of {self.settings.max_tokens} tokens leaves no room for text in the window"
+                f" of {loaded.name}: {loaded.window}",
+                "lower --max-tokens",
+            )
         if self.settings.context_tokens is not None:
             budget = min(budget, self.settings.context_tokens)
         self._prompts = PromptBuilder(model.tokenizer, loaded.bos_id, path, budget)
         self._decoding = DecodeOptions(
             model.tokenizer.decode_continuation, loaded.eos_ids, self.settings.max_tokens
         )
+        # Text and spot outlive a failure, which costs the cache: the spot moves with the next edit.
         self._spot = Spot.parse(self.settings.at)
+        self._text: str | None = None
         self._state: _State | None = None
 
     @property
     def text(self) -> str | None:
-        """The text that the cache stands for, or None before the first one."""
-        return self._state.text if self._state else None
+        """The text of the last call that went well, or None before the first one."""
+        return self._text
 
     @property
     def cache_bytes(self) -> int:
@@ -151,7 +163,7 @@ class EditSession:
             InputError: when the spot lies outside the text.
             CacheCapacityError: when the device's memory does not suffice.
         """
-        return self._encode_all(text, on_progress, self._decoding)
+        return self._encode_all(text, self._spot, on_progress, self._decoding)
 
     def prime(self, text: str, on_progress: OnProgress | None = None) -> float:
         """Encode a text from scratch without predicting a line: the state before an edit.
@@ -159,9 +171,10 @@ class EditSession:
         Returns:
             Milliseconds that it took.
         """
-        primed = self._encode_all(text, on_progress, replace(self._decoding, max_tokens=1))
+        first_token = replace(self._decoding, max_tokens=1)
+        primed = self._encode_all(text, self._spot, on_progress, first_token)
         if self._state:
-            self._state.draft = ()
+            self._state.draft, self._state.last = (), None
         return primed.timings_ms.line
 
     def apply(self, patch: FilePatch, should_stop: ShouldStop = never) -> Prediction:
@@ -171,9 +184,9 @@ class EditSession:
             PatchError: when it does not apply; the session stays as it was.
             InputError: before the first text.
         """
-        if self._state is None:
+        if self._text is None:
             raise InputError("no text to patch yet", "open a text first")
-        return self.update(apply(self._state.text, patch), should_stop)
+        return self.update(apply(self._text, patch), should_stop)
 
     def update(
         self, text: str, should_stop: ShouldStop = never, at: str | None = None
@@ -189,20 +202,35 @@ class EditSession:
             InputError: when the spot lies outside the text; the session stays as it was.
             CacheCapacityError: when the device's memory does not suffice.
         """
+        began = time.perf_counter()
+        hunks = [] if self._text is None else diff_lines(self._text, text)
+        diffed = time.perf_counter()
+        if at is not None:
+            spot = Spot.parse(at)
+        else:
+            spot = self._spot if self._text is None else self._spot.moved(hunks).within(text)
         state = self._state
         if state is None:
-            self._spot = self._spot if at is None else Spot.parse(at)
-            return self.open(text)
-        began = time.perf_counter()
-        hunks = diff_lines(state.text, text)
-        diffed = time.perf_counter()
-        spot = self._spot.moved(hunks) if at is None else Spot.parse(at)
+            return self._encode_all(text, spot, None, self._decoding)
         offset = spot.offset(text)
         prompt = self._prompts.build(text[:offset], moved_edge(state.prompt.edge, hunks))
         tokenized = time.perf_counter()
         plan = make_plan(self.settings.strategy, align(state.prompt.token_ids, prompt.token_ids))
         planned = time.perf_counter()
-        line = self._execute(state, plan, prompt, should_stop)
+        with self._guarded():
+            line = decode_line(
+                self.model.loaded.model,
+                state.cache,
+                plan,
+                prompt.token_ids,
+                self.model.gate.rotation,
+                replace(self._decoding, should_stop=should_stop),
+                state.draft,
+            )
+            # Guarded as well: an interrupt in between must not leave this cache with the old text.
+            state.prompt, state.changed_from = prompt, plan.fresh[0]
+            state.stale_from = stale_from(state.stale_from, plan)
+            self._text, self._spot = text, spot
         timings = Timings(
             tokenize=elapsed_ms(diffed, tokenized),
             diff=elapsed_ms(began, diffed) + elapsed_ms(tokenized, planned),
@@ -212,9 +240,6 @@ class EditSession:
             first_token=elapsed_ms(began, line.first_token_at),
             line=elapsed_ms(began, line.ended_at),
         )
-        self._spot = spot
-        state.text, state.prompt = text, prompt
-        state.stale_from = stale_from(state.stale_from, plan)
         return _predicted(state, line, plan, position_at(text, offset), timings, hunks)
 
     def compare(self, should_stop: ShouldStop = never) -> Comparison | None:
@@ -232,8 +257,8 @@ class EditSession:
         state = self._state
         if self.settings.compare == "none" or state is None or state.last is None:
             return None
-        length = len(state.prompt.token_ids)
-        start = 0 if self.settings.compare == "full" else min(state.stale_from, length - 1)
+        # What keeps a common prefix only encodes all behind the change: also what is exact already.
+        start = 0 if self.settings.compare == "full" else min(state.stale_from, state.changed_from)
         draft = state.last_draft[: self.settings.max_tokens - 1]
         compute_ms = 0.0
         with self._guarded():
@@ -256,26 +281,34 @@ class EditSession:
             CacheCapacityError: when the device's memory does not suffice.
         """
         twin = EditSession(self.model, self.path, replace(self.settings, strategy=strategy))
-        twin._spot = self._spot
+        twin._spot, twin._text = self._spot, self._text
         if self._state is not None:
-            with self._guarded():
+            with _memory_sufficing():
                 cache = self._state.cache.clone()
             twin._state = replace(self._state, cache=cache, last=None, draft=(), last_draft=())
         return twin
 
     def _encode_all(
-        self, text: str, on_progress: OnProgress | None, decoding: DecodeOptions
+        self,
+        text: str,
+        spot: Spot,
+        on_progress: OnProgress | None,
+        decoding: DecodeOptions,
     ) -> Prediction:
         """Encode a text from scratch, chunk by chunk, and decode."""
         began = time.perf_counter()
-        offset = self._spot.offset(text)
+        offset = spot.offset(text)
         prompt = self._prompts.build(text[:offset])
         tokenized = time.perf_counter()
         length = len(prompt.token_ids)
         plan = make_plan("full", Alignment(0, length, ()))
         with self._guarded():
-            cache = SlotCache.for_model(self.model.loaded.model, length + decoding.max_tokens)
-            state = self._state = _State(cache, text, prompt)
+            # Room for the line, and for some edits before the cache has to grow.
+            capacity = length + length // 8 + self.settings.max_tokens
+            cache = SlotCache.for_model(
+                self.model.loaded.model, min(capacity, self.model.loaded.window)
+            )
+            state = self._state = _State(cache, prompt)
             cache.splice(plan.kept, length, None)
             logits = torch.empty(0)
             for step in self._refresh(state, 0, never, ()):
@@ -283,24 +316,12 @@ class EditSession:
                 if on_progress:
                     on_progress(step.reached, length)
             line = self._decode_after(state, logits, (), decoding)
+            self._text, self._spot = text, spot
         tokenize, forward = elapsed_ms(began, tokenized), elapsed_ms(tokenized, line.first_token_at)
         decode = elapsed_ms(line.first_token_at, line.ended_at)
         first_token = tokenize + forward
         timings = Timings(tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
         return _predicted(state, line, plan, position_at(text, offset), timings, ())
-
-    def _execute(self, state: _State, plan: Plan, prompt: Prompt, should_stop: ShouldStop) -> Line:
-        """Splice, encode, decode; afterwards the cache holds the new prompt."""
-        with self._guarded():
-            return decode_line(
-                self.model.loaded.model,
-                state.cache,
-                plan,
-                prompt.token_ids,
-                self.model.gate.rotation,
-                replace(self._decoding, should_stop=should_stop),
-                state.draft,
-            )
 
     def _refresh(
         self, state: _State, start: int, should_stop: ShouldStop, draft: Sequence[int]
@@ -327,15 +348,30 @@ class EditSession:
             CacheCapacityError: when the device's memory does not suffice.
         """
         try:
-            yield
-        except torch.OutOfMemoryError as error:
-            self._state = None
-            raise CacheCapacityError(
-                "the device has no memory left for the cache", "lower --context-tokens"
-            ) from error
+            with _memory_sufficing():
+                yield
         except BaseException:
             self._state = None
             raise
+
+
+@contextmanager
+def _memory_sufficing() -> Iterator[None]:
+    """Name a lack of memory as such.
+
+    Raises:
+        CacheCapacityError: when the device's memory does not suffice.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # CUDA has a class for it; a CPU's allocator and MPS only say so.
+        said = isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error))
+        if not said:
+            raise
+        raise CacheCapacityError(
+            "the device has no memory left for the cache", "lower --context-tokens"
+        ) from error
 
 
 def stale_from(before: int, plan: Plan) -> int:

@@ -39,7 +39,8 @@ def test_every_exit_code_is_documented() -> None:
 def test_defaults_in_the_tables_are_those_of_the_commands() -> None:
     defaults: dict[str, set[str]] = {}
     for parameter in (p for c in COMMANDS.values() for p in c.params):
-        defaults.setdefault(parameter.opts[-1], set()).add(str(parameter.default))
+        for option in parameter.opts:
+            defaults.setdefault(option, set()).add(str(parameter.default))
     for option, default in re.findall(
         r"`(--[a-z-]+)[^|\n]*?(?:\\\|[^|\n]*?)*` \| `?([\w.,-]+)`? \|", CLI
     ):

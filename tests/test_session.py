@@ -10,6 +10,7 @@ from pie_cli.config import Settings
 from pie_cli.editing.hunks import diff_lines
 from pie_cli.editing.patches import parse, unified_diff
 from pie_cli.engine.plan import make_plan
+from pie_cli.engine.refresh import refresh
 from pie_cli.errors import CacheCapacityError, InputError, PatchError
 from pie_cli.session import EditableModel, EditSession, stale_from
 from pie_cli.spans import Alignment, KeptRun
@@ -164,11 +165,37 @@ def test_a_comparison_given_up_keeps_its_chunks(tiny_model: EditableModel) -> No
     before = session.update(text)
     answers = iter([False, False, True])
     assert session.compare(lambda: next(answers)) is None
-    # Two chunks are exact now: an edit behind them finds them so.
+    # Two chunks are exact now, from the first changed token on: an edit behind them finds them so.
     after = session.update(text)
-    assert before.tokens.stale - after.tokens.stale == 128
+    changed = before.tokens.encoded - 1
+    assert before.tokens.stale - after.tokens.stale == 128 - changed
     assert session.compare() is not None
     assert difference(session, fresh(tiny_model, text)) < 1e-4
+
+
+def test_a_prefix_comparison_encodes_what_changed(
+    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that keeps the common prefix has to encode appended text as well."""
+    encoded: list[int] = []
+
+    def counting(*arguments: Any) -> Any:
+        encoded.append(len(arguments[2]) - arguments[3])
+        return refresh(*arguments)
+
+    session = fresh(tiny_model, "".join(LINES[:12]), compare="prefix")
+    prediction = session.update(SOURCE)
+    monkeypatch.setattr("pie_cli.session.refresh", counting)
+    assert prediction.exact
+    assert session.compare() is not None
+    assert encoded == [prediction.tokens.encoded]
+
+
+def test_no_comparison_before_a_prediction(tiny_model: EditableModel) -> None:
+    session = make_session(tiny_model)
+    assert session.compare() is None
+    session.prime(SOURCE)
+    assert session.compare() is None
 
 
 def test_no_comparison_when_switched_off(tiny_model: EditableModel) -> None:
@@ -192,6 +219,12 @@ def test_a_spot_clamps_where_its_line_went(tiny_model: EditableModel) -> None:
     session = fresh(tiny_model, SOURCE, at="20")
     assert session.update("".join(LINES[:5])).at.line == 6
     assert session.update("").at.line == 1
+
+
+def test_a_spot_behind_the_final_newline_survives_its_removal(tiny_model: EditableModel) -> None:
+    session = fresh(tiny_model, SOURCE, at="49")
+    assert session.update(SOURCE.rstrip("\n")).at.line == 47
+    assert session.update(SOURCE).at.line <= 49
 
 
 def test_a_spot_outside_the_text_is_refused(tiny_model: EditableModel) -> None:
@@ -261,6 +294,73 @@ def test_a_failure_in_the_pass_costs_a_recompute_not_the_session(
     assert difference(session, fresh(tiny_model, text)) < 1e-4
 
 
+@pytest.mark.parametrize("lost_by", ["update", "compare"])
+def test_a_failure_loses_neither_text_nor_spot(
+    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch, lost_by: str
+) -> None:
+    session = fresh(tiny_model, SOURCE, at="9")
+    text = inserted(SOURCE, 2, "    # one\n    # two\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("pie_cli.session.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.session.refresh", _out_of_memory)
+        with pytest.raises(CacheCapacityError):
+            session.update(text) if lost_by == "update" else session.compare()
+    assert session.text == SOURCE
+    (patch,) = parse(unified_diff(SOURCE, text, "area.py")).files
+    assert session.apply(patch).at.line == 11
+    assert prompt_ids(session) == prompt_ids(fresh(tiny_model, text, at="11"))
+
+
+def test_a_shrunk_file_can_be_predicted_in_after_a_failure(
+    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = fresh(tiny_model, SOURCE, at="40")
+    with monkeypatch.context() as patched:
+        patched.setattr("pie_cli.session.decode_line", _out_of_memory)
+        with pytest.raises(CacheCapacityError):
+            session.update("x = 1\n")
+    assert session.update("x = 1\n").at.line == 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes",
+        "MPS backend out of memory (MPS allocated: 9 GB)",
+    ],
+)
+def test_a_lack_of_memory_is_named_on_every_device(
+    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(message)
+
+    session = fresh(tiny_model, SOURCE)
+    monkeypatch.setattr("pie_cli.session.decode_line", fail)
+    with pytest.raises(CacheCapacityError, match="no memory left"):
+        session.update(SOURCE)
+
+
+def test_a_fork_without_memory_leaves_the_session_its_cache(
+    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = fresh(tiny_model, SOURCE)
+    with monkeypatch.context() as patched:
+        patched.setattr("pie_cli.session.SlotCache.clone", _out_of_memory)
+        with pytest.raises(CacheCapacityError):
+            session.fork("full")
+    assert session.update(SOURCE).tokens.encoded == 1
+
+
+def test_the_first_edit_finds_room_in_the_cache(tiny_model: EditableModel) -> None:
+    session = make_session(tiny_model)
+    session.prime(SOURCE)
+    before = session.cache_bytes
+    session.update(inserted(SOURCE, 4, "import sys\n" * 4))
+    assert session.cache_bytes == before
+
+
 def _out_of_memory(*_: object) -> None:
     raise torch.OutOfMemoryError
 
@@ -288,6 +388,26 @@ def test_lines_inserted_at_the_top_are_in_the_prompt(tiny_model: EditableModel) 
     assert prompt_ids(session) == prompt_ids(fresh(tiny_model, text))
 
 
+def test_the_edge_stays_inside_a_huge_line(tiny_model: EditableModel) -> None:
+    """So that appending to a minified file moves nothing, most of the time."""
+    session = make_session(tiny_model, context_tokens=256)
+    text = "size = width * height + 1;" * 400
+    session.open(text)
+    shifted = []
+    for number in range(12):
+        text += f"size = {number};"
+        tokens = session.update(text).tokens
+        assert 64 < tokens.total <= 256
+        shifted.append(tokens.shifted)
+    assert shifted.count(0) >= 9
+
+
+def test_a_short_line_behind_a_huge_one_is_not_all_that_is_left(tiny_model: EditableModel) -> None:
+    session = make_session(tiny_model, context_tokens=256)
+    text = SOURCE + "size = width * height + 1;" * 100 + "\nwidth = 2\n"
+    assert session.open(text).tokens.total > 128
+
+
 def test_a_growing_file_moves_the_edge_in_large_steps(tiny_model: EditableModel) -> None:
     session = make_session(tiny_model, context_tokens=256)
     text = SOURCE
@@ -305,6 +425,15 @@ def test_a_growing_file_moves_the_edge_in_large_steps(tiny_model: EditableModel)
 def test_a_context_smaller_than_the_head_is_refused(tiny_model: EditableModel) -> None:
     with pytest.raises(CacheCapacityError, match="no room behind the head"):
         EditSession(tiny_model, "a/very/long/path" * 10, Settings(context_tokens=16))
+
+
+@pytest.mark.parametrize("max_tokens", [1021, 1024, 5000])
+def test_a_line_as_long_as_the_window_is_refused(
+    tiny_model: EditableModel, max_tokens: int
+) -> None:
+    with pytest.raises(CacheCapacityError) as caught:
+        EditSession(tiny_model, "area.py", Settings(max_tokens=max_tokens))
+    assert "lower --max-tokens" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ Heavy modules are imported by the command that runs, so that `--help` and `--ver
 """
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _INTERRUPTED = 130
@@ -49,6 +52,25 @@ def reporting(*, debug: bool) -> Iterator[None]:
             ExitCode.FAILURE,
             debug=debug,
         )
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Let Ctrl-C end the process at once while the body imports.
+
+    There is nothing to tidy up yet, and a KeyboardInterrupt may come within a destructor, where
+    Python prints and forgets it.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    taken = in_main_thread and handler is signal.default_int_handler
+    if taken:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if taken:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _fail(cause: str, remedy: str, code: ExitCode, *, debug: bool) -> None:
@@ -78,7 +100,7 @@ def pie(
 
 @app.command()
 def watch(
-    path: Annotated[Path, typer.Argument(help="The file to watch.", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="The file to watch.", metavar="PATH")],
     model: options.Model = DEFAULT_MODEL,
     at: options.At = Settings.at,
     strategy: options.Strategy = Settings.strategy,
@@ -91,9 +113,13 @@ def watch(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Predict the next line on each save of a file, with a full recompute's time beside it."""
+    """Predict the next line on each save of a file, until Ctrl-C.
+
+    Beside each prediction stands the time that a full recompute would have taken.
+    """
     with reporting(debug=debug):
-        from pie_cli.cli.watch import run
+        with importing():
+            from pie_cli.cli.watch import run
 
         run(
             path,
@@ -115,7 +141,12 @@ def watch(
 @app.command()
 def complete(
     file: Annotated[
-        Path | None, typer.Argument(help="The file; by default the one that the patch names.")
+        Path | None,
+        typer.Argument(
+            help="The file; by default the one that the patch names.",
+            metavar="FILE",
+            show_default=False,
+        ),
     ] = None,
     edit: options.EditPatch = None,
     applied: Annotated[
@@ -135,7 +166,8 @@ def complete(
 ) -> None:
     """Predict the next line of a file once, behind a patch or plain."""
     with reporting(debug=debug):
-        from pie_cli.cli.complete import run
+        with importing():
+            from pie_cli.cli.complete import run
 
         run(
             file,
@@ -190,7 +222,8 @@ def bench(
 ) -> None:
     """Measure every strategy against full recompute, on this machine."""
     with reporting(debug=debug):
-        from pie_cli.cli.bench import BenchOptions, run
+        with importing():
+            from pie_cli.cli.bench import BenchOptions, run
 
         run(
             Settings(
@@ -210,9 +243,13 @@ def demo(
     dtype: options.Dtype = Settings.dtype,
     debug: options.Debug = False,
 ) -> None:
-    """Save a series of edits to a temporary file, and watch it: ends by itself within a minute."""
+    """See it work: edits of a temporary file, and a watch of it.
+
+    It ends by itself within a minute.
+    """
     with reporting(debug=debug):
-        from pie_cli.cli.demo import run
+        with importing():
+            from pie_cli.cli.demo import run
 
         run(Settings(model, device, dtype))
 

@@ -52,6 +52,8 @@ def run(
     if patch is None:
         if file is None:
             raise InputError("nothing to complete", "name a FILE, or a patch with --edit")
+        if applied:
+            raise InputError("--applied is about a patch", "name the patch with --edit")
         text = read_source(file)
         edit = Edit(file, text, text)
     else:

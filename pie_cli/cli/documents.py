@@ -52,7 +52,7 @@ def start_document(session: EditSession, load_ms: float) -> dict[str, Any]:
         "parameters": loaded.n_params,
         "strategy": settings.strategy,
         "compare": settings.compare,
-        "window_tokens": settings.context_tokens or loaded.window,
+        "window_tokens": min(settings.context_tokens or loaded.window, loaded.window),
         "load_ms": round(load_ms, 3),
     }
 

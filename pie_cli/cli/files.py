@@ -1,8 +1,11 @@
 """Reading the user's files, never writing them."""
 
+import errno
 from pathlib import Path
 
 from pie_cli.errors import InputError
+
+_NO_SUCH_PATH = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def read_source(path: Path) -> str:
@@ -18,6 +21,8 @@ def read_source(path: Path) -> str:
     except IsADirectoryError:
         raise InputError(f"{path} is a folder", "name a file in it") from None
     except OSError as error:
+        if error.errno in _NO_SUCH_PATH:
+            raise InputError(f"cannot read {path}: {error.strerror}", "check the path") from None
         raise InputError(f"cannot read {path}: {error.strerror}", "check its permissions") from None
     if b"\x00" in data:
         raise InputError(f"{path} is binary", "pie completes source text")

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import PurePath
 from typing import TextIO
 
@@ -22,13 +23,27 @@ NEIGHBOURS = 3
 TABLE_COLUMNS = 100
 """Characters that a table may take up, also where the terminal is narrower."""
 
-# Control characters, and the marks that reorder text on screen.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters, what breaks or reorders lines on screen, and bytes that are no UTF-8.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def visible(text: str) -> str:
-    """Spell control characters out, so that no file and no model can steer the terminal."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    """Spell control characters out, so that no file and no model can steer the terminal.
+
+    Tabs stay, newlines do not: what is shown is one line.
+    """
+    return _CONTROL.sub(lambda match: _spelled(match.group()), text)
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    if character == "\t":
+        return character
+    if character == "\n":
+        return "\\n"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 class Renderer:
@@ -76,7 +91,10 @@ class Renderer:
         """Print what changed, the predicted line among its neighbours, and pie's time."""
         self.out.print(_headline(path, prediction))
         shown = _in_place(path, text, prediction, coloured=self.out.is_terminal)
-        self.out.print(shown, no_wrap=self.out.is_terminal, overflow="ellipsis")
+        if self.out.is_terminal:
+            self.out.print(shown, no_wrap=True, overflow="ellipsis")
+        else:
+            self.out.print(shown)
         times = prediction.timings_ms
         self.out.print(
             _times(prediction.strategy, times.first_token, times.line, _trust(prediction))
@@ -90,7 +108,7 @@ class Renderer:
         if comparison.agrees:
             self.out.print(Text("        predicts the same line", style="green"))
         else:
-            line = comparison.text.strip("\n") or "(nothing to add)"
+            line = comparison.text.strip() or "(nothing to add)"
             self.out.print(Text(f"        predicts otherwise: {visible(line)}", style="yellow"))
 
     def title(self, text: str) -> None:
@@ -124,7 +142,9 @@ class Renderer:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
         """Print a table; numbers are right-aligned."""
-        table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+        if title:
+            self.out.print(Text(visible(title), style="italic"))
+        table = Table(box=None, pad_edge=False)
         for index, name in enumerate(columns):
             table.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
         for row in rows:
@@ -138,6 +158,9 @@ def _console(stream: TextIO | None) -> Console:
     """Return a console that wraps on a terminal only; a closed stream takes nothing."""
     if stream is None:
         return Console(quiet=True)
+    if isinstance(stream, TextIOWrapper):
+        # A terminal that cannot show a character gets its code, not a failure.
+        stream.reconfigure(errors="backslashreplace")
     return Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
 
 
@@ -202,7 +225,8 @@ def _numbered(
     """Number lines from `number` on, or with `last` up to the one before it."""
     first = number - len(lines) if last else number
     for offset, line in enumerate(lines):
-        code = visible(line).expandtabs(4)
+        # The file's own line ends are nothing to see.
+        code = visible(line.removesuffix("\r")).expandtabs(4)
         gutter = Text(f" {mark} {first + offset:>5}", "bold green" if mark != " " else "dim")
         shown = _highlighted(path, code) if coloured else Text(code)
         yield Text.assemble(gutter, " ", shown) if code else gutter

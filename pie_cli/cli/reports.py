@@ -80,8 +80,9 @@ class TextReport:
         )
 
     def failed(self, failed: FailedSave) -> None:
-        """Print cause and remedy to stderr."""
-        self._renderer.error(failed.error.cause, failed.error.remedy)
+        """Print cause and remedy to stderr, and that it is not the end."""
+        advice = [failed.error.remedy, "watching goes on"]
+        self._renderer.error(failed.error.cause, "; ".join(part for part in advice if part))
 
     def stopped(self, summary: Summary) -> None:
         """Print the summary."""

@@ -60,7 +60,7 @@ class PromptBuilder:
         if self._room < 1:
             raise CacheCapacityError(
                 f"a context of {budget} tokens has no room behind the head of {len(self.head)}",
-                "raise --context-tokens or shorten the path",
+                "raise --context-tokens, lower --max-tokens or shorten the path",
             )
 
     def build(self, text: str, edge: int = 0) -> Prompt:
@@ -86,9 +86,14 @@ class PromptBuilder:
         return Prompt([*self.head, *ids], len(self.head), text.count("\n", 0, offset))
 
     def _retreat(self, text: str, tokens: int, density: float = _CHARS_PER_TOKEN) -> int:
-        """Return an offset about `tokens` before the end, at a line's beginning if possible."""
-        offset = max(0, len(text) - int(tokens * density))
-        if offset == 0:
+        """Return an offset about `tokens` before the end, at a line's beginning if one is near."""
+        span = int(tokens * density)
+        offset = len(text) - span
+        if offset <= 0:
             return 0
-        newline = text.find("\n", offset - 1)
-        return newline + 1 if 0 <= newline < len(text) - 1 else offset
+        newline = text.find("\n", offset - 1, offset + span // 4)
+        if 0 <= newline < len(text) - 1:
+            return newline + 1
+        # Inside a huge line: on a coarse grid, where the edge stays while the text grows.
+        grid = 1 << (span // 8).bit_length()
+        return min(-(-offset // grid) * grid, len(text))

@@ -48,6 +48,14 @@ class Spot:
             return self
         return Spot(moved_line(self.line, hunks))
 
+    def within(self, text: str) -> "Spot":
+        """Return the nearest spot that the text has: a final newline that goes takes a line along.
+
+        Args:
+            text: that the spot shall stand in.
+        """
+        return self if self.line is None else Spot(min(self.line, text.count("\n")))
+
     def offset(self, text: str) -> int:
         """Return the character offset of the spot; the prompt is the text before it.
 

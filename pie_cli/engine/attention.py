@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.torch_version import TorchVersion
 from transformers import AttentionInterface
 
 from pie_cli.engine.model import CausalModel
@@ -30,6 +31,9 @@ _MIN_TAIL_ROWS = 192
 # missing.
 _flash = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 
+# Before 2.9 it takes one KV head a query head for granted, and reads beyond fewer ones.
+_FLASH_SHARES_HEADS = TorchVersion(torch.__version__) >= "2.9"
+
 # Arguments that change what attention computes and that this function does not know.
 _REFUSED = ("s_aux", "position_bias", "alibi", "head_mask")
 
@@ -45,8 +49,7 @@ def attending(forward_pass: ForwardPass) -> Iterator[None]:
     """Let every call of the attention function inside this block belong to `forward_pass`.
 
     The pass travels beside the model rather than through its arguments: families differ in which
-        arguments
-    they hand on to attention.
+    arguments they hand on to attention.
     """
     token = _active.set(forward_pass)
     try:
@@ -59,7 +62,7 @@ def install(model: CausalModel) -> None:
     """Make the model use this attention; models that ignore it are found out by the gate.
 
     No mask function is registered under the name: transformers then builds no mask, which is what
-        we want.
+    we want.
     """
     model.set_attn_implementation(NAME)
 
@@ -178,6 +181,7 @@ def _is_long_tail(this: ForwardPass, query: Tensor, key: Tensor, value: Tensor) 
         and this.contiguous
         and len(this) >= _MIN_TAIL_ROWS
         and key.shape[-1] == value.shape[-1]
+        and (_FLASH_SHARES_HEADS or key.shape[1] == query.shape[1])
     )
 
 
@@ -186,8 +190,8 @@ def _tail(
 ) -> Tensor:
     """Attend from a long run of queries to the cached keys, unmasked, and to themselves, causally.
 
-    The two parts are merged by the logarithms of their softmax sums. A mask over both would cost 6
-    % more: half of each block's own square is computed and thrown away.
+    The two parts are merged by the logarithms of their softmax sums. A mask over both would cost
+    6 % more: half of each block's own square is computed and thrown away.
     """
     assert _flash is not None
     split = this.positions[0] - this.first_key

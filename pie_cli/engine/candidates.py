@@ -16,8 +16,7 @@ def list_candidates(model: CausalModel) -> list[LayerRotation]:
     """List every rotation worth trying, no rotation first, none twice.
 
     Rather than a table of families: each frequency buffer that the model's rotary modules hold and
-        the classic one for
-    a config that names only a rotary dimension, with both pairings.
+    the classic one for a config that names only a rotary dimension, with both pairings.
     """
     candidates = [LayerRotation(None)]
     for inv_freq in _distinct(_frequencies(model)):

@@ -136,9 +136,8 @@ def decode_line(
     Afterwards the cache holds exactly the new prompt.
 
     An edit that does not change the prediction costs one pass for the whole line: the draft is
-        verified in the pass
-    over the fresh tokens. Batched rows and single steps differ in the last bits: in float32 the
-    draft changes no token unless the top two logits are closer than 1e-4.
+    verified in the pass over the fresh tokens. Batched rows and single steps differ in the last
+    bits: in float32 the draft changes no token unless the top two logits are closer than 1e-4.
 
     Args:
         model: with the engine's attention installed.

@@ -82,11 +82,10 @@ def run_gate(model: CausalModel) -> GateReport:
     """Find the model's rotation, install the engine's attention, prove both by the model's outputs.
 
     RoPE is relative: a sequence encoded at positions 0.. and again at delta.. has keys that differ
-        by R(delta), in every
-    layer. Of all candidates the one that fits is taken, layer by layer. Keys alone prove too little
-    (ALiBi and latent attention can pass with no rotation), so outputs are compared as well: the
-    next token's logits over a shifted cache, and a pass over scattered positions, against the stock
-    forward pass.
+    by R(delta), in every layer. Of all candidates the one that fits is taken, layer by layer. Keys
+    alone prove too little (ALiBi and latent attention can pass with no rotation), so outputs are
+    compared as well: the next token's logits over a shifted cache, and a pass over scattered
+    positions, against the stock forward pass.
 
     Args:
         model: in evaluation mode; its attention is replaced by the engine's.
@@ -116,6 +115,8 @@ def _check_keys(
     if "position_ids" not in inspect.signature(model.forward).parameters:
         raise GateRefusal("the model takes no position ids")
     deltas = _deltas(model)
+    if not deltas:
+        raise GateRefusal(f"a window of {window(model)} tokens is too short to move keys in")
     cache = stock_cache()
     starts = torch.tensor((0, *deltas), device=model.device)[:, None]
     with stock_attention(model) if _replaceable(model) else nullcontext():

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin, DynamicCache, DynamicLayer
 
-from pie_cli.engine.model import CausalModel, layer_count
+from pie_cli.engine.model import CausalModel, layer_count, window
 from pie_cli.engine.moves import Moves
 from pie_cli.engine.passes import ForwardPass
 from pie_cli.engine.plan import uncovered
@@ -135,18 +135,20 @@ class SlotCache(Cache):
     and grows geometrically.
 
     Drift: a rotation rounds in the storage type. In float16 and bfloat16 the first rotating splice
-        makes a copy
-    of the keys as computed (their homes), and every shift rotates from home by new minus home
-    position.
+    makes a copy of the keys as computed (their homes), and every shift rotates from home by new
+    minus home position.
 
     Attributes:
         capacity: slots allocated.
         length: tokens of the sequence.
+        limit: slots beyond which the cache grows by what is needed only, where the model has a
+            window: no prompt will ever fill the rest.
         pending: positions below `length` that the next passes must write, ascending.
     """
 
-    def __init__(self, n_layers: int, capacity: int = 0) -> None:
+    def __init__(self, n_layers: int, capacity: int = 0, limit: int | None = None) -> None:
         self.capacity = _rounded(capacity)
+        self.limit = limit
         self.slot_layers = [SlotLayer(self.capacity) for _ in range(n_layers)]
         super().__init__(layers=list(self.slot_layers))
         self.length = 0
@@ -161,7 +163,7 @@ class SlotCache(Cache):
     @classmethod
     def for_model(cls, model: CausalModel, capacity: int = 0) -> "SlotCache":
         """Make an empty cache for a model, `capacity` slots to begin with."""
-        return cls(layer_count(model), capacity)
+        return cls(layer_count(model), capacity, window(model))
 
     # Splicing
 
@@ -316,10 +318,11 @@ class SlotCache(Cache):
 
     @torch.inference_mode()
     def reserve(self, slots: int) -> None:
-        """Make room for `slots`, growing by half at least."""
+        """Make room for `slots`, growing by half at least, but not beyond the limit unasked."""
         if slots <= self.capacity:
             return
-        capacity = _rounded(max(slots, math.ceil(self.capacity * _GROWTH)))
+        generous = math.ceil(self.capacity * _GROWTH)
+        capacity = _rounded(max(slots, min(generous, self.limit or generous)))
         for layer in self.slot_layers:
             layer.grow(capacity, self.length)
         if self._home_positions is not None:
@@ -369,7 +372,7 @@ class SlotCache(Cache):
     @torch.inference_mode()
     def clone(self) -> "SlotCache":
         """Copy the cache: for benchmarks and tests that start several edits from one state."""
-        copy = SlotCache(len(self.slot_layers), self.capacity)
+        copy = SlotCache(len(self.slot_layers), self.capacity, self.limit)
         copy.length, copy.pending, copy._rotation = self.length, self.pending, self._rotation
         for ours, theirs in zip(copy.slot_layers, self.slot_layers, strict=True):
             if theirs.is_initialized:

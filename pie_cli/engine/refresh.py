@@ -44,8 +44,8 @@ def refresh(
     """Encode the tokens from `start` to the prompt's end again, ascending, in place.
 
     Also the first encoding of a prompt: splice with no kept run, then refresh from 0. Between two
-        chunks the cache holds
-    a complete prompt whose tokens before `reached` are exact, so that stopping loses nothing.
+    chunks the cache holds a complete prompt whose tokens before `reached` are exact, so that
+    stopping loses nothing.
 
     Args:
         model: with the engine's attention installed.

@@ -73,8 +73,7 @@ def make_turn(deltas: int | Tensor, rotation: LayerRotation, device: torch.devic
     """Compute the cosines and sines for shifting keys by `deltas`.
 
     Angles are formed in float64 on the host: at delta 16,000 float32 angles are off by up to 1e-3
-        radian.
-    Only distinct deltas are computed, and an edit has few.
+    radian. Only distinct deltas are computed, and an edit has few.
 
     Shapes:
         S tokens, R rotary dimensions.
@@ -100,7 +99,7 @@ def rotate(keys: Tensor, deltas: int | Tensor, rotation: LayerRotation) -> Tenso
     """Re-rotate keys by R(delta).
 
     A pure rotation: an attention factor (YaRN) is in the cached keys already and is not applied
-        again.
+    again.
 
     Shapes:
         S tokens, D head dimension.

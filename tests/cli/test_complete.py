@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from pie_cli.cli.app import app
+from pie_cli.cli.render import Renderer
 from pie_cli.editing.patches import unified_diff
 from pie_cli.errors import ExitCode
 from tests.conftest import SOURCE
@@ -152,8 +154,32 @@ def test_control_characters_are_spelled_out(complete, folder):
     (folder / "area.py").write_text(BEFORE + "x = '\x1b[31m\u202e'\n")
     result = complete("area.py")
     assert result.exit_code == 0
-    assert "\\x1b[31m\\x202e" in result.stdout
+    assert "\\x1b[31m\\u202e" in result.stdout
     assert "\x1b" not in result.stdout
+
+
+def test_line_ends_of_another_system_are_not_shown(complete, folder):
+    (folder / "area.py").write_bytes(BEFORE.replace("\n", "\r\n").encode())
+    result = complete("area.py")
+    assert result.exit_code == 0
+    assert "return size\n" in result.stdout
+    assert "size\\x0d" not in result.stdout
+
+
+def test_an_odd_file_name_stays_on_one_line(complete, folder):
+    (folder / "two\nlines\udce9.py").write_text(BEFORE)
+    result = complete("two\nlines\udce9.py")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("two\\nlines\\udce9.py  ")
+    assert complete("no\nfile.py").stderr.count("\n") == 2
+
+
+def test_a_terminal_that_lacks_a_character_gets_its_code(monkeypatch):
+    stdout = TextIOWrapper(BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stdout)
+    Renderer().line("x = '日'")
+    stdout.flush()
+    assert stdout.buffer.getvalue() == b"x = '\\u65e5'\n"
 
 
 def test_comparison_none_is_null(complete, folder):
@@ -165,6 +191,9 @@ def test_comparison_none_is_null(complete, folder):
     ("arguments", "stdin", "code", "message"),
     [
         ([], None, ExitCode.INPUT, "nothing to complete"),
+        (["area.py", "--applied"], None, ExitCode.INPUT, "name the patch with --edit"),
+        (["area.py/x.py"], None, ExitCode.INPUT, "check the path"),
+        (["x" * 300], None, ExitCode.INPUT, "check the path"),
         (["missing.py"], None, ExitCode.INPUT, "there is no file missing.py"),
         (["."], None, ExitCode.INPUT, "is a folder"),
         (["binary.py"], None, ExitCode.INPUT, "is binary"),

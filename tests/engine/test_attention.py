@@ -158,3 +158,20 @@ def test_unknown_attention_is_refused_not_ignored(name: str) -> None:
         pie_attention(None, query, key, value, None, **argument)
     with pytest.raises(UnsupportedAttention, match="mask"):
         pie_attention(None, query, key, value, torch.zeros(1, 1, 4, N_KEYS))
+
+
+def test_a_kernel_that_cannot_share_heads_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In torch before 2.9 it would read beyond the KV heads there are."""
+    calls: list[int] = []
+
+    def flash(query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        calls.append(query.shape[1])
+        return query, query[..., 0]
+
+    monkeypatch.setattr("pie_cli.engine.attention._flash", flash)
+    for shares in (True, False):
+        monkeypatch.setattr("pie_cli.engine.attention._FLASH_SHARES_HEADS", shares)
+        for kv_heads in (2, 4):
+            query, keys = torch.randn(1, 4, 300, 16), torch.randn(1, kv_heads, 700, 16)
+            attend(query, keys, keys, list(range(400, 700)))
+    assert len(calls) == 2 + 2 + 0 + 2

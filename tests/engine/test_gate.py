@@ -137,3 +137,11 @@ def test_a_window_shorter_than_the_deltas_limits_them() -> None:
     llama = make_llama()
     llama.config.max_position_embeddings = 300
     assert set(run_gate(llama).key_error) == {1, 37, 300 - gate.N_TOKENS}
+
+
+@pytest.mark.parametrize("window", [1, gate.N_TOKENS])
+def test_a_window_too_short_to_move_in_is_refused(window: int) -> None:
+    llama = make_llama()
+    llama.config.max_position_embeddings = window
+    with pytest.raises(GateRefusal, match=f"a window of {window} tokens is too short"):
+        run_gate(llama)

@@ -78,6 +78,15 @@ def test_capacity_grows_geometrically_and_keeps_the_content() -> None:
     assert cache.slot_layers[0].keys.shape[2] == cache.capacity >= N_TOKENS + 399
 
 
+def test_capacity_stops_at_the_window_unless_more_is_needed() -> None:
+    cache = SlotCache(2, 3_000, limit=4_096)
+    cache.reserve(3_100)
+    assert cache.capacity == 4_096
+    assert cache.clone().limit == 4_096
+    cache.reserve(5_000)
+    assert 5_000 <= cache.capacity < 5_064
+
+
 def test_memory_is_reported_in_bytes() -> None:
     cache = fake_cache()
     assert cache.memory_bytes == 2 * 2 * (2 * cache.capacity * 4) * 4

@@ -1,0 +1,50 @@
+"""The `pie` command before any command runs: help, and Ctrl-C while modules are imported."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from pie_cli.cli.app import app, importing
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_describes_each_command_in_whole_sentences(option: str) -> None:
+    result = CliRunner().invoke(app, [option], terminal_width=80)
+    assert result.exit_code == 0
+    commands = result.stdout.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in commands] == ["watch", "complete", "bench", "demo"]
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands)
+
+
+def test_help_names_arguments_as_the_documentation_does() -> None:
+    assert " PATH " in CliRunner().invoke(app, ["watch", "--help"]).stdout
+    assert " FILE " in CliRunner().invoke(app, ["complete", "--help"]).stdout
+
+
+def test_ctrl_c_during_imports_ends_the_process_also_within_a_destructor() -> None:
+    program = """
+import os, signal
+from pie_cli.cli.app import importing
+class Gone:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+with importing():
+    del_me = Gone()
+    del del_me
+print("still here")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == -signal.SIGINT
+    assert result.stdout + result.stderr == ""
+
+
+def test_ctrl_c_is_given_back_behind_the_imports() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with importing():
+        pass
+    assert signal.getsignal(signal.SIGINT) is before
