@@ -32,7 +32,8 @@ class Settings:
         max_tokens: most tokens in a predicted line.
         context_tokens: longest prompt in tokens; None for the model's window.
         debounce_ms: quiet time after which a burst of file events counts as one save.
-        chunk_tokens: tokens a chunk of the comparison run encodes between two looks for a new save.
+        chunk_tokens: tokens a chunk of the comparison run encodes between two looks for a new save;
+            None for what suits the device.
         trust_remote_code: whether code from a model's repository may run.
 
     Raises:
@@ -49,7 +50,7 @@ class Settings:
     max_tokens: int = 64
     context_tokens: int | None = None
     debounce_ms: int = 30
-    chunk_tokens: int = 768
+    chunk_tokens: int | None = None
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -64,7 +65,8 @@ class Settings:
             )
         _check_minimum("max_tokens", self.max_tokens, 1)
         _check_minimum("debounce_ms", self.debounce_ms, 0)
-        _check_minimum("chunk_tokens", self.chunk_tokens, 1)
+        if self.chunk_tokens is not None:
+            _check_minimum("chunk_tokens", self.chunk_tokens, 1)
         if self.context_tokens is not None:
             # Below this a prompt is hardly more than its fixed head.
             _check_minimum("context_tokens", self.context_tokens, 16)

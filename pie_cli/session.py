@@ -27,7 +27,7 @@ from pie_cli.engine.decode import DecodeOptions, Line, decode_after, decode_line
 from pie_cli.engine.gate import GateRefusal, GateReport, run_gate
 from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.plan import Plan, make_plan
-from pie_cli.engine.refresh import RefreshStep, refresh
+from pie_cli.engine.refresh import RefreshStep, chunk_tokens_for, refresh
 from pie_cli.errors import CacheCapacityError, InputError, ModelError
 from pie_cli.models.loading import LoadedModel
 from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
@@ -327,7 +327,8 @@ class EditSession:
         self, state: _State, start: int, should_stop: ShouldStop, draft: Sequence[int]
     ) -> Iterator[RefreshStep]:
         """Encode again from a token on that has only exact ones before it."""
-        model, chunk = self.model.loaded.model, self.settings.chunk_tokens
+        model = self.model.loaded.model
+        chunk = self.settings.chunk_tokens or chunk_tokens_for(model.device)
         ids = state.prompt.token_ids
         for step in refresh(model, state.cache, ids, start, chunk, should_stop, draft):
             state.stale_from = max(state.stale_from, step.reached)

@@ -45,6 +45,13 @@ def reporting(*, debug: bool) -> Iterator[None]:
         # The reader of our output went away: nothing is left to say, nor anyone to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(ExitCode.FAILURE) from None
+    except ImportError as error:
+        _fail(
+            f"a package is missing or broken: {error}".splitlines()[0],
+            "install pie again in an environment of its own",
+            ExitCode.FAILURE,
+            debug=debug,
+        )
     except Exception as error:  # noqa: BLE001 (the last resort, and it says so)
         _fail(
             f"internal error: {type(error).__name__}: {error}".splitlines()[0],

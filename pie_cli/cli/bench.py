@@ -101,7 +101,8 @@ def _print_tables(
     weights = "random weights" if environment.random_weights else "weights as trained"
     size = f"{environment.parameters / 1e6:,.1f} M parameters"
     renderer.line(f"{model}, {size} ({weights}), {environment.dtype}")
-    renderer.line(f"{environment.device_name}, {environment.threads} thread{'s' * (environment.threads != 1)}")
+    plural = "s" * (environment.threads != 1)
+    renderer.line(f"{environment.device_name}, {environment.threads} thread{plural}")
     for context, group in groupby(rows, key=lambda row: row.context_tokens):
         in_context = list(group)
         renderer.line("")

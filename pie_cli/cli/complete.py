@@ -13,7 +13,7 @@ from pie_cli.config import Settings
 from pie_cli.editing.applying import FilePatch, apply, fits, reverse
 from pie_cli.editing.hunks import diff_lines
 from pie_cli.editing.patches import parse
-from pie_cli.editing.spots import Spot, moved_line
+from pie_cli.editing.spots import Spot
 from pie_cli.errors import InputError, PatchError
 from pie_cli.session import Comparison, EditSession, Prediction
 
@@ -180,10 +180,8 @@ def _read_patch(patch: Path) -> str:
 
 def _before(settings: Settings, edit: Edit) -> Settings:
     """Return the settings with the spot where it stood before the edit."""
-    spot = Spot.parse(settings.at)
-    if spot.line is None:
-        return settings
-    return replace(settings, at=str(moved_line(spot.line, diff_lines(edit.after, edit.before)) + 1))
+    spot = Spot.parse(settings.at).moved(diff_lines(edit.after, edit.before))
+    return replace(settings, at=str(spot.within(edit.before)))
 
 
 def _spent_line(spent: Spent, *, with_edit: bool) -> str:

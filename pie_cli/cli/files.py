@@ -35,9 +35,9 @@ def read_source(path: Path) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """Return the path as results and prompts name it: relative below the working directory."""
+    """Return the path as results name it: relative below the working directory, else absolute."""
     absolute = path.absolute()
     try:
         return absolute.relative_to(Path.cwd()).as_posix()
     except ValueError:
-        return path.name
+        return absolute.as_posix()

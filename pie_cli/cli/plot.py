@@ -45,6 +45,7 @@ def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
         InputError: the file cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     contexts = sorted({row.context_tokens for row in rows})
     figure = Figure(figsize=(2.6 + 1.9 * len(contexts), 4.2), dpi=150, layout="constrained")
@@ -79,6 +80,8 @@ def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
         axes.bar_label(bars, [_short(height) for height in heights], padding=2, fontsize=8)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:,g}")
+    # Within one power of ten the ticks between have labels, too: as numbers, not as powers.
+    axes.yaxis.set_minor_formatter(LogFormatter())
     axes.margins(y=0.15)
     axes.set_xticks(range(len(contexts)), [f"{context:,}" for context in contexts])
     axes.set_xlabel("context, tokens")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pie_cli.cli.tally import MedianTimes, Summary
-from pie_cli.session import Comparison, Prediction
+from pie_cli.results import Comparison, Prediction
 
 NEIGHBOURS = 3
 """Lines shown before and behind a prediction."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pie_cli.session import Comparison, Prediction
+from pie_cli.results import Comparison, Prediction
 from pie_cli.timing import median
 
 

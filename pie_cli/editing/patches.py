@@ -212,7 +212,10 @@ class _Reader:
                     "make the patch against one parent, for instance with git diff HEAD",
                 )
             elif line.startswith("@@ "):
-                raise PatchError(f"line {self._at + 1} of the patch is a malformed hunk header")
+                raise PatchError(
+                    f"line {self._at + 1} of the patch is a malformed hunk header",
+                    "make the patch again, with git diff or diff -u",
+                )
             else:
                 yield from self._read_other(line.rstrip("\r\n"))
         yield from self._finished()

@@ -42,7 +42,8 @@ class PromptBuilder:
     Args:
         tokenizer: the model's.
         bos_id: beginning-of-text token, where the model has one: the attention sink.
-        path: shown to the model in the head's comment.
+        path: of the file; the head's comment shows it, of an absolute one only the name, for
+            where a project lies tells the model nothing.
         budget: most tokens of a prompt.
 
     Raises:
@@ -53,8 +54,9 @@ class PromptBuilder:
         self, tokenizer: TextTokenizer, bos_id: int | None, path: str, budget: int
     ) -> None:
         self._tokenizer = tokenizer
-        mark = "//" if PurePath(path).suffix in _SLASH_COMMENTS else "#"
-        comment = tokenizer.encode(f"{mark} {path}\n")
+        pure = PurePath(path)
+        mark = "//" if pure.suffix in _SLASH_COMMENTS else "#"
+        comment = tokenizer.encode(f"{mark} {pure.name if pure.is_absolute() else path}\n")
         self.head = [*([] if bos_id is None else [bos_id]), *comment]
         self._room = budget - len(self.head)
         if self._room < 1:

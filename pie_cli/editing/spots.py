@@ -48,6 +48,10 @@ class Spot:
             return self
         return Spot(moved_line(self.line, hunks))
 
+    def __str__(self) -> str:
+        """Spell the spot as `parse` reads it."""
+        return "end" if self.line is None else str(self.line + 1)
+
     def within(self, text: str) -> "Spot":
         """Return the nearest spot that the text has: a final newline that goes takes a line along.
 
@@ -68,7 +72,8 @@ class Spot:
         if offset is None:
             lines = text.count("\n") + (not text.endswith("\n"))
             raise InputError(
-                f"line {self.line + 1} is outside the file, which has {lines} lines",
+                f"line {self.line + 1} is outside the file, which has {lines}"
+                f" line{'s' * (lines != 1)}",
                 "use end, or a line of the file",
             )
         return offset

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pie_cli.engine.clock import stamp
@@ -11,8 +12,14 @@ from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.model import CausalModel
 
 # Large enough that chunking costs under 5 % of one pass, small enough to be given up quickly
-# (docs/log.md).
+# (docs/log.md). An accelerator needs far larger chunks to be filled; this value is not measured.
 CHUNK_TOKENS = 768
+_CHUNK_TOKENS_ACCELERATOR = 4_096
+
+
+def chunk_tokens_for(device: torch.device) -> int:
+    """Return the tokens of a chunk that suit a device."""
+    return CHUNK_TOKENS if device.type == "cpu" else _CHUNK_TOKENS_ACCELERATOR
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pie_cli.cli.app import app, importing
+from pie_cli.errors import ExitCode
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
@@ -41,6 +42,24 @@ print("still here")
     )
     assert result.returncode == -signal.SIGINT
     assert result.stdout + result.stderr == ""
+
+
+def test_a_package_that_does_not_load_is_two_lines_on_stderr() -> None:
+    program = """
+import sys
+sys.modules["torch"] = None
+sys.argv = ["pie", "complete", "area.py"]
+from pie_cli.cli.app import main
+main()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == ExitCode.FAILURE
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 2
+    assert "torch" in result.stderr
+    assert "install pie again" in result.stderr
 
 
 def test_ctrl_c_is_given_back_behind_the_imports() -> None:

@@ -93,6 +93,7 @@ def test_the_table_fits_100_columns_and_cuts_nothing_off(tiny_checkpoint: Path):
     for strategy in STRATEGIES:
         assert sum(f" {strategy} " in line for line in lines) >= 2
     assert "own forward pass" in result.stdout
+    assert not any(line != line.rstrip() for line in lines)
 
 
 @pytest.mark.parametrize("name", ["times.bmp", "times", "nowhere/times.png"])

@@ -112,6 +112,26 @@ def test_a_line_counts_in_the_text_after_the_patch(complete, folder):
     assert plain["prediction"] == result["comparison"]["prediction"]
 
 
+def test_a_line_that_the_patch_makes_is_no_obstacle(complete, folder):
+    """Before a final newline came, there was no line behind it."""
+    (folder / "area.py").write_text("x = 1\ny = 2")
+    stdin = unified_diff("x = 1\ny = 2", "x = 1\ny = 2\n", "area.py")
+    result = document(complete("--edit", "-", "--json", "--at", "3", stdin=stdin))
+    assert result["at"] == {"line": 3, "column": 1}
+
+
+def test_a_file_elsewhere_keeps_its_whole_path(complete, folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("elsewhere") / "area.py"
+    other.write_text(BEFORE)
+    elsewhere, here = (
+        document(complete(str(other), "--json")),
+        document(complete("area.py", "--json")),
+    )
+    assert elsewhere["path"] == other.as_posix()
+    # The model is shown no more of it than its name.
+    assert elsewhere["prediction"] == here["prediction"]
+
+
 def test_the_last_file_of_a_patch_is_predicted_in_unless_one_is_named(complete, folder):
     (folder / "other.py").write_text(BEFORE)
     stdin = unified_diff(BEFORE, AFTER, "area.py") + unified_diff(BEFORE, AFTER, "other.py")

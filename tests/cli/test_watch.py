@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pie_cli.cli.documents import start_document
 from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
@@ -22,7 +23,7 @@ from pie_cli.cli.watch import Follower, reader_is_gone, watch_file
 from pie_cli.config import Settings
 from pie_cli.errors import ExitCode, InputError
 from pie_cli.session import Comparison, EditableModel, EditSession, Prediction
-from tests.conftest import SOURCE
+from tests.conftest import SOURCE, WINDOW
 
 LONGEST_S = 60
 
@@ -428,6 +429,7 @@ def test_text_names_what_happened(
     captured = capsys.readouterr()
     assert "\x1b" not in captured.out + captured.err
     assert "is binary" in captured.err
+    assert "mend it; watching goes on" in captured.err
     for part in ("Watching area.py", "+1 -0 lines", "given up", "2 saves superseded"):
         assert part in captured.out
     end = captured.out[captured.out.index("4 saves, 2 superseded, 1 error") :]
@@ -454,6 +456,14 @@ def test_json_is_one_document_a_line_with_event_and_id(
     stop = documents[-1]
     assert (stop["saves"], stop["superseded"], stop["errors"]) == (4, 2, 1)
     assert set(stop["median_ms"]) == {"prediction", "comparison"}
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, WINDOW), (100, 100), (10**9, WINDOW)])
+def test_the_window_told_is_the_one_there_is(
+    tiny_model: EditableModel, asked: int | None, told: int
+) -> None:
+    session = EditSession(tiny_model, "area.py", Settings(context_tokens=asked))
+    assert start_document(session, 1.0)["window_tokens"] == told
 
 
 def test_a_watch_without_saves_sums_up(capsys: pytest.CaptureFixture[str]) -> None:
