@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from tokenizers import Tokenizer
 
+from pie_cli.errors import InputError
 from pie_cli.models.nano.stream import File, Stream, cut_at_characters, cut_at_lines, cut_windows
 
 LENGTH = 160
@@ -62,6 +63,11 @@ def test_documents_read_as_one_of_three_forms(
             assert body in texts[head.removeprefix("# ")]
     assert min(forms.values()) > 10
     assert len(forms) == 3
+
+
+def test_a_corpus_too_small_is_an_error(files: list[File], tokenizer: Tokenizer) -> None:
+    with pytest.raises(InputError, match="sequence of 100000 tokens"):
+        Stream(files, tokenizer, 100_000, 7)
 
 
 def test_windows_cover_each_package_once_and_mix_none(files: list[File]) -> None:

@@ -42,6 +42,28 @@ def test_a_run_in_two_parts_equals_an_unbroken_one(recipe: list[str], tmp_path: 
     assert sum(whole[-4:]) < sum(whole[:4]) - 4
 
 
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kill leaves behind the checkpoint is taken again, and logged once."""
+    run(recipe, tmp_path / "whole")
+    step = training.Trainer.step
+
+    def killed(trainer: training.Trainer, *arguments: object) -> float:
+        if trainer.at.step == 9:
+            raise MemoryError
+        return step(trainer, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Trainer, "step", killed)
+        assert run(recipe, tmp_path / "run", "--stop-after-minutes", "0") == 3
+        with pytest.raises(MemoryError):
+            run(recipe, tmp_path / "run")
+    assert len(losses(tmp_path / "run")) == 9
+    assert run(recipe, tmp_path / "run") == 0
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "whole"), abs=2e-3)
+
+
 def test_the_export_is_a_checkpoint_like_any_other(recipe: list[str], tmp_path: Path) -> None:
     assert run(recipe, tmp_path / "run", "--export", str(tmp_path / "model")) == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
@@ -79,6 +101,14 @@ def test_a_failed_save_leaves_the_last_checkpoint(
     assert "the last checkpoint is intact" in capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == kept
     assert not (tmp_path / "run" / "checkpoint.partial").exists()
+
+
+def test_a_missing_tokenizer_is_an_error(
+    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe[1] = str(tmp_path)
+    assert run(recipe, tmp_path / "run") == 3
+    assert "there is no" in capsys.readouterr().err
 
 
 def test_a_missing_corpus_is_an_error(

@@ -105,6 +105,9 @@ class Stream(Dataset[list[int]]):
         tokenizer: pie-nano's.
         length: tokens of a sequence; each is returned with one more, the last target.
         seed: of windows, order, forms and cuts.
+
+    Raises:
+        InputError: when the corpus is too small for the length.
     """
 
     def __init__(self, files: Sequence[File], tokenizer: Tokenizer, length: int, seed: int) -> None:
@@ -114,6 +117,11 @@ class Stream(Dataset[list[int]]):
         self._length = length
         self._seed = f"{seed}:{length}"
         self._windows = cut_windows(files, int(length * CHARS_PER_TOKEN), random.Random(self._seed))
+        if not self._windows:
+            raise InputError(
+                f"no package of the corpus fills a sequence of {length} tokens",
+                "build it with more packages",
+            )
 
     def __getitem__(self, index: int) -> list[int]:
         """Return sequence `index`, `length + 1` token ids; epochs follow each other reshuffled."""

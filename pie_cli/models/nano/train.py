@@ -45,9 +45,10 @@ SHAPES = {
     },
 }
 SCHEDULES = {
-    "small": "512:8M,1024:5M,2048:3M,4096:1M",
+    "small": "512:5M,1024:2.5M,2048:1.5M,4096:0.5M",
     "full": "1024:250M,2048:300M,4096:50M",
 }
+BATCH_TOKENS = {"small": 8_192, "full": 131_072}
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,26 @@ def batches_from(stream: Stream, start: int, batch: int, workers: int) -> Iterat
     return iter(
         DataLoader(stream, batch, sampler=indices, num_workers=workers, collate_fn=torch.tensor)
     )
+
+
+def rewind_log(folder: Path, step: int) -> None:
+    """Drop the steps behind a checkpoint from a run's log: they will be taken again."""
+    log = folder / "log.jsonl"
+    if log.exists():
+        rows = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        log.write_text("".join(rows[:step]), encoding="utf-8")
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Read a tokenizer's folder.
+
+    Raises:
+        InputError: when there is none.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"there is no {path}", "make one: python -m pie_cli.models.nano.tokenizer")
+    return Tokenizer.from_file(str(path))
 
 
 class Trainer:
@@ -256,60 +277,71 @@ class Trainer:
 
 
 def train(trainer: Trainer, streams: list[Stream], options: argparse.Namespace) -> bool:
-    """Run the schedule from where the trainer stands; returns whether it was completed."""
-    stop = False
+    """Run the schedule from where the trainer stands, with checkpoints; returns whether it ended.
 
-    def request_stop(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stop
-        stop = True
-
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, request_stop)
+    Raises:
+        InputError: when the loss is no number any more, or a checkpoint cannot be written.
+    """
+    stop = _StopOnSignal()
     started = saved = time.monotonic()
-    log = (trainer.folder / "log.jsonl").open("a", encoding="utf-8")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty()) as bar, log:
-        task = bar.add_task("training", total=trainer.total_tokens, completed=trainer.at.tokens)
-        while trainer.at.phase < len(trainer.schedule) and not stop:
-            phase = trainer.schedule[trainer.at.phase]
-            end = sum(p.tokens for p in trainer.schedule[: trainer.at.phase + 1])
-            sequences = max(1, trainer.settings.batch_tokens // phase.length)
-            micro = max(1, options.micro_tokens // phase.length)
-            batches = batches_from(
-                streams[trainer.at.phase], trainer.at.sequences, sequences, options.workers
-            )
-            while trainer.at.tokens < end and not stop:
-                begun = time.monotonic()
-                loss = trainer.step(next(batches), micro)
-                now = time.monotonic()
-                trainer.at.seconds += now - begun
-                if not math.isfinite(loss):
-                    raise InputError(
-                        f"loss is {loss} at step {trainer.at.step}",
-                        "lower --muon-lr; the last checkpoint is intact",
-                    )
-                rate = sequences * phase.length / (now - begun)
-                row = {
-                    **asdict(trainer.at),
-                    "length": phase.length,
-                    "loss": round(loss, 4),
-                    "tokens_per_s": round(rate),
-                }
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                bar.update(
-                    task,
-                    completed=trainer.at.tokens,
-                    description=f"step {trainer.at.step}  loss {loss:.3f}  {rate:,.0f} tok/s",
-                )
-                if now - saved > 60 * options.save_minutes:
-                    trainer.save()
-                    saved = now
-                stop = stop or now - started > 60 * options.stop_after_minutes
-            if trainer.at.tokens >= end:
-                trainer.at.phase, trainer.at.sequences = trainer.at.phase + 1, 0
+    with (
+        Progress(*columns, disable=not sys.stderr.isatty()) as bar,
+        (trainer.folder / "log.jsonl").open("a", encoding="utf-8", buffering=1) as log,
+    ):
+        task = bar.add_task("training", total=trainer.total_tokens)
+        for row in _steps(trainer, streams, options):
+            log.write(json.dumps(row) + "\n")
+            label = f"step {row['step']}  loss {row['loss']:.3f}  {row['tokens_per_s']:,} tokens/s"
+            bar.update(task, completed=trainer.at.tokens, description=label)
+            now = time.monotonic()
+            if stop.requested or now - started > 60 * options.stop_after_minutes:
+                break
+            if now - saved > 60 * options.save_minutes:
+                trainer.save()
+                saved = now
         trainer.save()
-    return trainer.at.phase == len(trainer.schedule)
+    return trainer.at.tokens >= trainer.total_tokens
+
+
+def _steps(
+    trainer: Trainer, streams: list[Stream], options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Take the steps that are left, phase by phase; yields a row of the log behind each."""
+    at, settings = trainer.at, trainer.settings
+    while at.phase < len(trainer.schedule):
+        length = trainer.schedule[at.phase].length
+        end = sum(phase.tokens for phase in trainer.schedule[: at.phase + 1])
+        sequences = max(1, settings.batch_tokens // length)
+        micro = max(1, options.micro_tokens // length)
+        batches = batches_from(streams[at.phase], at.sequences, sequences, options.workers)
+        while at.tokens < end:
+            begun = time.monotonic()
+            loss = trainer.step(next(batches), micro)
+            seconds = time.monotonic() - begun
+            at.seconds += seconds
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"the loss is {loss} at step {at.step}",
+                    "lower --muon-lr; the last checkpoint is intact",
+                )
+            rate = round(sequences * length / seconds)
+            # A phase that is done is left before anyone can save: at its end the next one begins.
+            if at.tokens >= end:
+                at.phase, at.sequences = at.phase + 1, 0
+            yield {**asdict(at), "length": length, "loss": round(loss, 4), "tokens_per_s": rate}
+
+
+class _StopOnSignal:
+    """Notes the first SIGINT or SIGTERM, so that the run ends behind a step."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, self._request)
+
+    def _request(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -323,7 +355,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("corpus", type=Path)
     add("tokenizer", type=Path, help="folder with tokenizer.json")
     add("run", type=Path, help="folder of checkpoint and log")
-    add("--shape", choices=sorted(SHAPES), default="full", help="small: for CPU; full: for a GPU")
+    on_gpu = torch.cuda.is_available()
+    shape = "full" if on_gpu else "small"
+    add("--shape", choices=sorted(SHAPES), default=shape, help="default here: %(default)s")
     add("--schedule", help="length:tokens,... (default: by shape)")
     add(
         "--batch-tokens",
@@ -337,18 +371,18 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         help="tokens of a forward pass (default: by device)",
     )
-    add("--muon-lr", type=float, default=0.01)
+    add("--muon-lr", type=float, default=0.006)
     add("--adam-lr", type=float, default=0.004)
     add("--weight-decay", type=float, default=0.05)
     add("--warmup", type=float, default=0.02, help="share of the tokens")
-    add("--decay", type=float, default=0.4, help="share of the tokens")
+    add("--decay", type=float, default=0.5, help="share of the tokens")
     add("--seed", type=int, default=2407)
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", default="cuda" if on_gpu else "cpu")
     add(
         "--workers", type=int, default=None, help="processes that prepare data (default: by device)"
     )
-    add("--save-minutes", type=float, default=3.0)
-    add("--stop-after-minutes", type=float, default=math.inf)
+    add("--save-minutes", type=float, default=0.5, help="between two checkpoints")
+    add("--stop-after-minutes", type=float, default=math.inf, help="end this call, not the run")
     add("--export", type=Path, help="model folder to write when the schedule is complete")
     return parser
 
@@ -359,7 +393,7 @@ def main(arguments: list[str] | None = None) -> int:
     on_gpu = options.device.startswith("cuda")
     options.micro_tokens = options.micro_tokens or (65536 if on_gpu else 4096)
     options.workers = options.workers or (12 if on_gpu else 0)
-    batch_tokens = options.batch_tokens or (131072 if options.shape == "full" else 8192)
+    batch_tokens = options.batch_tokens or BATCH_TOKENS[options.shape]
     try:
         settings = Settings(
             options.shape,
@@ -371,12 +405,15 @@ def main(arguments: list[str] | None = None) -> int:
             options.decay,
             options.seed,
         )
-        schedule = parse_schedule(options.schedule or SCHEDULES[options.shape])
+        schedule = parse_schedule(
+            SCHEDULES[options.shape] if options.schedule is None else options.schedule
+        )
         files = read_files(options.corpus)
-        tokenizer = Tokenizer.from_file(str(options.tokenizer / "tokenizer.json"))
+        tokenizer = read_tokenizer(options.tokenizer)
         options.run.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(settings, schedule, tokenizer, options.run, options.device)
         if trainer.resume():
+            rewind_log(options.run, trainer.at.step)
             print(
                 f"continuing at step {trainer.at.step}, {trainer.at.tokens:,} tokens",
                 file=sys.stderr,
