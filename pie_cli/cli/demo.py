@@ -43,7 +43,7 @@ def run(settings: Settings) -> None:
         editor = Editor(path, states[1:], stop, _PAUSE_S if sys.stdout.isatty() else 0.0)
         report = DemoReport(renderer, editor)
         try:
-            watch_file(path, settings, report, renderer, interrupts, stop)
+            watch_file(path, settings, report, renderer, interrupts, stop, shown=FILE_NAME)
         finally:
             editor.close()
 

@@ -152,9 +152,9 @@ class Inventory:
             total += item.price * item.amount
         return total
 
-    def total_amount(self):
-        """Return the number of units in stock."""
-        total = 0
+    def cheapest(self):
+        """Return the item with the lowest price."""
+        best = None
         for item in self.items.values():
 '''
 """Ends inside of a function, where the next line can be told from those above."""

@@ -43,6 +43,8 @@ def watch_file(
     renderer: Renderer,
     interrupts: Interrupts,
     stop: threading.Event,
+    *,
+    shown: str | None = None,
 ) -> None:
     """Load the model, open the file, answer each save; sum up when interrupted or stopped.
 
@@ -53,6 +55,7 @@ def watch_file(
         renderer: shows the progress of what takes long.
         interrupts: the user's word to end, which is no failure.
         stop: ends the watch when set, from any thread.
+        shown: what to call the file; by default its path.
 
     Raises:
         PieError: a file or model that cannot be used at the start, or a file that can no longer be
@@ -68,7 +71,7 @@ def watch_file(
         # The watch stands before the text is read, so that no save falls in between.
         with watch([path], stop=stop, debounce_ms=settings.debounce_ms) as changes:
             text = read_source(path)
-            session = EditSession(opened.model, shown_path(path), settings)
+            session = EditSession(opened.model, shown or shown_path(path), settings)
             report.started(session, opened.load_ms)
             with Saves(path, changes, text, stop) as saves:
                 follower = Follower(session, saves, report, tally, interrupts)
