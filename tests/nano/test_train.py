@@ -8,6 +8,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
+from pie_cli.models.checkpoint import verify_checksums
+from pie_cli.models.loading import load
 from pie_cli.models.nano import train as training
 from pie_cli.models.nano.tokenizer import save_tokenizer
 
@@ -72,6 +74,8 @@ def test_the_export_is_a_checkpoint_like_any_other(recipe: list[str], tmp_path: 
     assert model.config.head_dim == 64
     assert model.config.max_position_embeddings == 128
     assert model.config.use_cache
+    verify_checksums(tmp_path / "model")
+    assert load(str(tmp_path / "model"), "cpu").n_params == model.num_parameters()
 
 
 def test_other_settings_are_refused(

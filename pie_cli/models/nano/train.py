@@ -5,12 +5,14 @@
 Runs on one CUDA GPU or on CPU, in bfloat16 (master weights float32). A checkpoint is written every
 `--save-minutes`, at the end and on Ctrl-C; the same command continues from it, with the same data
 order. `--stop-after-minutes` ends a run early and cleanly, so that a long training splits into
-short calls. `--export DIR` writes config and weights as pie loads them when training is complete.
+short calls. `--export DIR` writes the model folder when training is complete, as pie embeds it.
 """
 
 import argparse
+import hashlib
 import json
 import math
+import shutil
 import signal
 import sys
 import time
@@ -267,13 +269,20 @@ class Trainer:
         self.at = Progressed(**state["at"])
         return True
 
-    def export(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors` in bfloat16."""
+    def export(self, folder: Path, tokenizer: Path) -> None:
+        """Write a model folder as pie embeds it: weights in bfloat16, tokenizer, checksums."""
         self.model.config.use_cache = True
         model = cast(Any, LlamaForCausalLM(self.model.config))
         model.to(torch.bfloat16)
         model.load_state_dict(self.model.state_dict())
         model.save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(tokenizer / name, folder / name)
+        sums = [
+            f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+            for name in ("model.safetensors", "tokenizer.json")
+        ]
+        (folder / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
 
 
 def train(trainer: Trainer, streams: list[Stream], options: argparse.Namespace) -> bool:
@@ -424,7 +433,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train: {error}", file=sys.stderr)
         return int(error.exit_code)
     if complete and options.export:
-        trainer.export(options.export)
+        trainer.export(options.export, options.tokenizer)
     state = "complete" if complete else "stopped"
     print(f"{state} at step {trainer.at.step}, {trainer.at.tokens:,} tokens")
     return 0 if complete else 3
