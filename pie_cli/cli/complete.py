@@ -118,8 +118,9 @@ def find_edit(
         InputError: when there is no such file.
         PatchError: when the patch is malformed, about other files, or does not fit.
     """
-    file_patch = _choose(file, parse(patch_text).files)
-    others = len(parse(patch_text).files) - 1
+    files = parse(patch_text).files
+    file_patch = _choose(file, files)
+    others = len(files) - 1
     if others:
         warn(f"{others} other file{'s' * (others > 1)} of the patch left aside")
     path = file or locate(file_patch)

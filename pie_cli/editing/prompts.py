@@ -25,12 +25,10 @@ class Prompt:
 
     Attributes:
         token_ids: of head and text.
-        head_length: tokens of the head, which no edit touches.
         edge: 0-based line from which on the text is in the prompt; the lines above it were dropped.
     """
 
     token_ids: list[int]
-    head_length: int
     edge: int
 
 
@@ -85,7 +83,7 @@ class PromptBuilder:
             density = (len(text) - offset) / len(ids)
             offset = max(offset + 1, self._retreat(text, int(_FILL * self._room), density))
             ids = self._tokenizer.encode(text[offset:])
-        return Prompt([*self.head, *ids], len(self.head), text.count("\n", 0, offset))
+        return Prompt([*self.head, *ids], text.count("\n", 0, offset))
 
     def _retreat(self, text: str, tokens: int, density: float = _CHARS_PER_TOKEN) -> int:
         """Return an offset about `tokens` before the end, at a line's beginning if one is near."""

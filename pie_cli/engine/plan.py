@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from pie_cli.config import STRATEGIES
 from pie_cli.spans import Alignment, KeptRun
-
-STRATEGIES = ("full", "prefix", "cfe", "pie")
 
 
 @dataclass(frozen=True)
