@@ -16,11 +16,13 @@ from huggingface_hub.errors import (
     HFValidationError,
     RepositoryNotFoundError,
 )
+from huggingface_hub.hf_api import RepoSibling
 
 from pie_cli.errors import ModelError
 from pie_cli.models.checkpoint import INDEX, WEIGHTS
 from pie_cli.models.quiet import Progress, reporting_bar
 from pie_cli.models.registry import remedy
+from pie_cli.models.transfer import LargeFile, bring
 
 TIMEOUT_S: Final = 10.0
 """How long the hub may take for its first answer; without one the cache is used."""
@@ -56,10 +58,13 @@ def fetch(repo_id: str, *, with_code: bool = False, on_progress: Progress | None
     """
     try:
         # One request without retries: it settles quickly whether the name and the hub are there.
-        info = HfApi().model_info(repo_id, timeout=TIMEOUT_S)
-        names = wanted_files((file.rfilename for file in info.siblings or ()), with_code=with_code)
+        info = HfApi().model_info(repo_id, timeout=TIMEOUT_S, files_metadata=True)
+        siblings = info.siblings or ()
+        names = wanted_files((file.rfilename for file in siblings), with_code=with_code)
         if not any(name in names for name in (WEIGHTS, INDEX)):
             raise ModelError(f"{repo_id} has no weights in safetensors on the hub", remedy())
+        large = _large_files(file for file in siblings if file.rfilename in names)
+        bring(repo_id, str(info.sha), large, on_progress)
         return Path(_download(repo_id, names, on_progress))
     except ModelError:
         raise
@@ -91,6 +96,15 @@ def wanted_files(names: Iterable[str], *, with_code: bool = False) -> list[str]:
             name for name in top if name.startswith("model-") and name.endswith(".safetensors")
         ]
     return sorted(wanted)
+
+
+def _large_files(siblings: Iterable[RepoSibling]) -> list[LargeFile]:
+    """Return what lies in large file storage; the rest is small and comes with the snapshot."""
+    return [
+        LargeFile(file.rfilename, file.lfs.sha256, file.lfs.size)
+        for file in siblings
+        if file.lfs is not None
+    ]
 
 
 def _download(repo_id: str, names: list[str], on_progress: Progress | None) -> str:

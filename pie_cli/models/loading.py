@@ -1,6 +1,5 @@
 """Load a model with its tokenizer: checked, on its device, in its dtype, silently."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pie_cli.errors import CacheCapacityError, DeviceError, ModelError, PieError
 from pie_cli.models import hub
 from pie_cli.models import random_weights as random_models
 from pie_cli.models.checkpoint import Checkpoint, inspect_folder, read_json, verify_checksums
+from pie_cli.models.memory import available_bytes
 from pie_cli.models.quiet import Progress, hushed
 from pie_cli.models.registry import (
     EMBEDDED,
@@ -408,26 +408,13 @@ def _resident_bytes(checkpoint: Checkpoint, dtype: str) -> int:
 
 def _require_memory(needed_bytes: int, device: str, name: str) -> None:
     """Refuse early what would be killed, or thrash, late."""
-    available = _available_bytes(device)
+    available = available_bytes(device)
     if available is not None and needed_bytes > available:
         raise CacheCapacityError(
             f"{name} needs {needed_bytes / 1e9:.1f} GB for its weights, "
             f"{device} has {available / 1e9:.1f} GB free",
             "give a smaller model, --dtype bfloat16 or another --device",
         )
-
-
-def _available_bytes(device: str) -> int | None:
-    """Return the free memory of a device, or None where it cannot be told."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import torch
 from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from pie_cli.models.registry import Shape
+from pie_cli.models.known import Shape
 
 _SEED: Final = 0
 # A prime, so that no two rows of a matrix are alike.
@@ -27,7 +27,7 @@ def build(shape: Shape, device: str, dtype: str, *, attn_implementation: str, to
             predicted.
 
     Returns:
-        A `LlamaForCausalLM`.
+        The causal model of the shape's family.
     """
     devices = [torch.device(device)] if device.startswith("cuda") else []
     with (
@@ -38,7 +38,7 @@ def build(shape: Shape, device: str, dtype: str, *, attn_implementation: str, to
     ):
         torch.manual_seed(_SEED)
         model = AutoModelForCausalLM.from_config(
-            llama_config(shape),
+            config_of(shape),
             dtype=getattr(torch, dtype),
             attn_implementation=attn_implementation,
         )
@@ -47,9 +47,14 @@ def build(shape: Shape, device: str, dtype: str, *, attn_implementation: str, to
     return model
 
 
-def llama_config(shape: Shape) -> LlamaConfig:
+def config_of(shape: Shape) -> PreTrainedConfig:
     """Return transformers' config of a shape."""
-    return LlamaConfig(
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": shape.rope_theta}
+    if shape.rope_factor != 1:
+        rope.update(rope_type="linear", factor=shape.rope_factor)
+    head = {} if shape.head_dim is None else {"head_dim": shape.head_dim}
+    config: PreTrainedConfig = AutoConfig.for_model(
+        shape.family,
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.mlp,
@@ -57,13 +62,12 @@ def llama_config(shape: Shape) -> LlamaConfig:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=shape.window,
-        rope_parameters={
-            "rope_type": "linear",
-            "rope_theta": shape.rope_theta,
-            "factor": shape.rope_factor,
-        },
-        tie_word_embeddings=False,
+        rope_parameters=rope,
+        tie_word_embeddings=shape.tied,
+        **head,
+        **shape.further,
     )
+    return config
 
 
 class _QuickInitialisation(TorchFunctionMode):

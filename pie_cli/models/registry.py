@@ -14,18 +14,20 @@ from typing import Final
 
 from pie_cli.config import DEFAULT_MODEL
 from pie_cli.errors import ModelError
+from pie_cli.models.known import KNOWN, Shape
 
 EMBEDDED: Final = DEFAULT_MODEL
 EMBEDDED_FOLDER: Final = Path(__file__).parent / "nano"
 
 ALIASES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "deepseek-coder-1.3b": "deepseek-ai/deepseek-coder-1.3b-base",
-        "deepseek-coder-6.7b": "deepseek-ai/deepseek-coder-6.7b-base",
-        "deepseek-coder-33b": "deepseek-ai/deepseek-coder-33b-base",
-    }
+    {alias: model.hub_name for alias, model in KNOWN.items()}
 )
 """Short names to hub names."""
+
+SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
+    {alias: model.shape for alias, model in KNOWN.items() if model.shape.rotates}
+)
+"""Shapes by alias, of the models whose cache can be edited."""
 
 # The hub's own rule: letters, digits, "-", "_", ".", at most one owner in front.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -54,56 +56,11 @@ class ModelSource:
     location: str
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The dimensions of a Llama-architecture model, enough to build it with random weights.
-
-    Attributes:
-        hidden: width of the residual stream.
-        mlp: width inside the MLP.
-        layers: decoder layers.
-        heads: query heads.
-        kv_heads: key and value heads.
-        vocabulary: entries of the embedding, not tied to the output.
-        window: positions.
-        rope_theta: RoPE's base.
-        rope_factor: linear scaling of positions.
-    """
-
-    hidden: int
-    mlp: int
-    layers: int
-    heads: int
-    kv_heads: int
-    vocabulary: int = 32_256
-    window: int = 16_384
-    rope_theta: float = 100_000.0
-    rope_factor: float = 4.0
-
-    @property
-    def n_params(self) -> int:
-        """Parameters, the embedding and the output counted apart."""
-        kv_width = self.hidden // self.heads * self.kv_heads
-        attention = 2 * self.hidden * self.hidden + 2 * self.hidden * kv_width
-        layer = attention + 3 * self.hidden * self.mlp + 2 * self.hidden
-        return 2 * self.vocabulary * self.hidden + self.layers * layer + self.hidden
-
-
-SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
-    {
-        "deepseek-coder-1.3b": Shape(2_048, 5_504, 24, 16, 16),
-        "deepseek-coder-6.7b": Shape(4_096, 11_008, 32, 32, 32),
-        "deepseek-coder-33b": Shape(7_168, 19_200, 62, 56, 8),
-    }
-)
-"""Shapes by alias. Source: the config.json files of the DeepSeek-Coder base models."""
-
-
 def remedy() -> str:
     """Return the advice that every unusable name gets: what would work instead."""
     return (
         f"leave --model out for the embedded {EMBEDDED}, or give a local folder, a hub name, "
-        f"or one of {', '.join(ALIASES)}"
+        "or an alias from `pie models`"
     )
 
 
@@ -150,7 +107,7 @@ def shape_of(source: ModelSource) -> Shape:
             return shape
     raise ModelError(
         f"no shape is known for {source.name}, so it cannot be built with random weights",
-        f"use one of {', '.join(SHAPES)}",
+        "use an alias from `pie models` whose cache can be edited, such as deepseek-coder-1.3b",
     )
 
 

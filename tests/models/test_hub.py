@@ -28,11 +28,15 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What the hub says: `files` or `error`; `asked` is what was downloaded."""
     state = SimpleNamespace(files=[*FILES, "model.safetensors"], error=None, folder="", asked=None)
 
-    def model_info(self: object, repo_id: str, timeout: float) -> SimpleNamespace:
+    def model_info(
+        self: object, repo_id: str, timeout: float, files_metadata: bool
+    ) -> SimpleNamespace:
         assert 0 < timeout <= 30
+        assert files_metadata
         if state.error:
             raise state.error
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in state.files])
+        siblings = [SimpleNamespace(rfilename=name, lfs=None) for name in state.files]
+        return SimpleNamespace(siblings=siblings, sha="0" * 40)
 
     def snapshot_download(repo_id: str, allow_patterns: list[str], **_: object) -> str:
         state.asked = allow_patterns

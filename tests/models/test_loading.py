@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, GPTJConfig
 
 from pie_cli.errors import CacheCapacityError, DeviceError, ModelError
 from pie_cli.models import loading
+from pie_cli.models.known import Shape
 from pie_cli.models.loading import LoadedModel, load, pick_device, pick_dtype
-from pie_cli.models.registry import EMBEDDED, Shape
+from pie_cli.models.registry import EMBEDDED
 
 TINY_SHAPE = Shape(hidden=32, mlp=48, layers=2, heads=4, kv_heads=2, vocabulary=512, window=256)
 
@@ -406,7 +407,7 @@ def test_only_known_shapes_can_be_built(embedded: Path):
 def test_what_cannot_fit_is_refused_before_it_is_built(
     embedded: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(loading, "_available_bytes", lambda device: 1_000)
+    monkeypatch.setattr(loading, "available_bytes", lambda device: 1_000)
     with pytest.raises(CacheCapacityError, match=r"deepseek-coder-33b needs 133\.4 GB"):
         load("deepseek-coder-33b", device="cpu", random_weights=True)
     with pytest.raises(CacheCapacityError, match="GB free"):

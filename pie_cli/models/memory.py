@@ -1,0 +1,45 @@
+"""How much memory a device has free."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import torch
+
+_MEMINFO: Final = Path("/proc/meminfo")
+_CGROUP: Final = Path("/sys/fs/cgroup")
+
+
+def available_bytes(device: str) -> int | None:
+    """Return the free memory of a device, or None where it cannot be told."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    free = _host_bytes()
+    if free is None:
+        return None
+    allowed = _container_bytes()
+    return free if allowed is None else min(free, allowed)
+
+
+def _host_bytes() -> int | None:
+    try:
+        for line in _MEMINFO.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _container_bytes() -> int | None:
+    """Return what a container's limit leaves; what files occupy in its cache can be freed."""
+    try:
+        limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
+        used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
+        for line in (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines():
+            if line.startswith("inactive_file "):
+                used -= int(line.split()[1])
+    except (OSError, ValueError):
+        # No container, or "max".
+        return None
+    return max(limit - used, 0)

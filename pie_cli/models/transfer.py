@@ -1,0 +1,166 @@
+"""Download a model's large files so that a broken download goes on where it stopped.
+
+The hub's client starts a file anew after each interruption, which for a weight file is gigabytes.
+Here what has arrived stays in the client's cache beside its blobs, and is asked for no more. A
+finished file is checked against the hub's SHA-256 and takes the place where the client looks for
+it.
+"""
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any, Final
+
+from huggingface_hub import hf_hub_url
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+from pie_cli.errors import ModelError
+from pie_cli.models.cache import blobs_folder
+from pie_cli.models.quiet import Progress, reporting_bar
+
+WORKERS: Final = 4
+"""Files that come at the same time."""
+
+PART: Final = ".pie-part"
+"""The ending of a file that has not arrived whole."""
+
+_BLOCK: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class LargeFile:
+    """A file in a repository's large file storage.
+
+    Attributes:
+        name: within the repository.
+        sha256: of its content, in hexadecimal; the client's cache keeps it under this name.
+        size_bytes: of its content.
+    """
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+def bring(
+    repo_id: str, revision: str, files: Iterable[LargeFile], on_progress: Progress | None = None
+) -> None:
+    """Download what the cache lacks of some files.
+
+    An interruption reaches all files that are under way within their next chunk.
+
+    Args:
+        repo_id: owner/name.
+        revision: the commit that the files belong to.
+        files: to be there afterwards.
+        on_progress: told about "download", in bytes of all files together.
+
+    Raises:
+        ModelError: a file arrived damaged.
+        OSError: the disk is full, or the hub out of reach; so do the errors of its client.
+    """
+    blobs = blobs_folder(repo_id)
+    missing = [file for file in files if not (blobs / file.sha256).exists()]
+    if not missing:
+        return
+    blobs.mkdir(parents=True, exist_ok=True)
+    tally = _Tally(sum(file.size_bytes for file in missing), on_progress)
+    waiting = deque(missing)
+    outcomes: Queue[BaseException | None] = Queue()
+
+    def work() -> None:
+        while waiting and not tally.stopped:
+            try:
+                _bring_one(repo_id, revision, waiting.popleft(), tally)
+            except IndexError:
+                return
+            except BaseException as error:  # noqa: BLE001 (raised again by the caller's thread)
+                outcomes.put(error)
+            else:
+                outcomes.put(None)
+
+    # Daemons: Ctrl-C ends the process without waiting for the chunks that are on their way.
+    for _ in range(min(WORKERS, len(missing))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in missing:
+            error = outcomes.get()
+            if error is not None:
+                raise error
+    finally:
+        tally.stop()
+
+
+class _Tally:
+    """Adds up what the files have received, and stops them all."""
+
+    def __init__(self, total: int, on_progress: Progress | None) -> None:
+        self._total = total
+        self._received: dict[str, int] = {}
+        self._on_progress = on_progress
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more shall come."""
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Let every file that is under way end at its next chunk."""
+        self._stopped.set()
+
+    def bar_for(self, file: LargeFile) -> type[Any]:
+        """Return a progress bar's class that counts one file into the whole."""
+
+        def count(stage: str, received: int, _total: int) -> None:
+            if self.stopped:
+                raise InterruptedError
+            with self._lock:
+                self._received[file.name] = received
+                if self._on_progress is not None:
+                    self._on_progress(stage, sum(self._received.values()), self._total)
+
+        return reporting_bar("download", count)
+
+
+def _bring_one(repo_id: str, revision: str, file: LargeFile, tally: _Tally) -> None:
+    blob = blobs_folder(repo_id) / file.sha256
+    part = blob.with_name(file.sha256 + PART)
+    # One process writes; another one waits, and finds the file there.
+    with WeakFileLock(part.with_suffix(".lock")):
+        if blob.exists():
+            return
+        part.touch()
+        with part.open("r+b") as stream:
+            received = stream.seek(0, 2)
+            if received > file.size_bytes:
+                received = stream.seek(stream.truncate(0))
+            http_get(
+                hf_hub_url(repo_id, file.name, revision=revision),
+                stream,
+                resume_size=received,
+                expected_size=file.size_bytes,
+                headers=build_hf_headers(),
+                tqdm_class=tally.bar_for(file),
+            )
+        if _sha256(part) != file.sha256:
+            part.unlink()
+            raise ModelError(
+                f"{file.name} of {repo_id} arrived damaged: its checksum does not match",
+                "download it again",
+            )
+        part.replace(blob)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
