@@ -261,6 +261,71 @@ def demo(
         run(Settings(model, device, dtype))
 
 
+@app.command()
+def doctor(
+    model: options.Model = DEFAULT_MODEL,
+    device: options.Device = Settings.device,
+    dtype: options.Dtype = Settings.dtype,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Check this machine, and whether a model can be edited on it.
+
+    Downloads nothing: a model that is not at hand is reported as such.
+    """
+    with reporting(debug=debug):
+        with importing():
+            from pie_cli.cli.doctor import run
+
+        run(
+            Settings(model, device, dtype, trust_remote_code=trust_remote_code),
+            as_json=as_json,
+        )
+
+
+models_app = typer.Typer(
+    help="List the models that pie knows by name, or download one.",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(models_app, name="models")
+
+
+@models_app.callback(invoke_without_command=True)
+def models(
+    context: typer.Context,
+    context_tokens: Annotated[
+        int,
+        typer.Option("--context-tokens", help="Prompt length for the cache's memory.", metavar="N"),
+    ] = 4_096,
+    device: options.Device = Settings.device,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """List the models that pie knows by name, or download one."""
+    if context.invoked_subcommand is not None:
+        return
+    with reporting(debug=debug):
+        with importing():
+            from pie_cli.cli.catalog import run
+
+        run(context_tokens, device, as_json=as_json)
+
+
+@models_app.command("pull")
+def models_pull(
+    name: Annotated[str, typer.Argument(help="An alias or a name on the hub.", metavar="NAME")],
+    debug: options.Debug = False,
+) -> None:
+    """Download a model; what an interrupted download left is not asked for again."""
+    with reporting(debug=debug):
+        with importing():
+            from pie_cli.cli.catalog import pull
+
+        pull(name)
+
+
 def main() -> None:
     """Run the command line; the entry point of `pie`."""
     app()

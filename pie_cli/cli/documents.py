@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pie_cli.cli.tally import Summary
-from pie_cli.session import Comparison, EditSession, Prediction
+from pie_cli.results import Comparison, Prediction
+
+if TYPE_CHECKING:
+    from pie_cli.session import EditSession
 
 SCHEMA = "pie/1"
 
 
-def prediction_document(session: EditSession, prediction: Prediction) -> dict[str, Any]:
+def prediction_document(session: "EditSession", prediction: Prediction) -> dict[str, Any]:
     """Return a prediction's fields, without `schema`."""
     loaded = session.model.loaded
     return {
@@ -41,7 +44,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def start_document(session: EditSession, load_ms: float) -> dict[str, Any]:
+def start_document(session: "EditSession", load_ms: float) -> dict[str, Any]:
     """Return the fields of a watch's `start`, without `schema`."""
     loaded, settings = session.model.loaded, session.settings
     return {

@@ -12,7 +12,7 @@ Model: TypeAlias = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="pie-nano (embedded), deepseek-coder-1.3b, -6.7b, -33b, a hub name, or a folder.",
+        help="pie-nano (embedded), an alias from `pie models`, a hub name, or a folder.",
         metavar="NAME|FOLDER",
     ),
 ]

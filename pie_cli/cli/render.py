@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import PurePath
@@ -81,8 +81,9 @@ class Renderer:
             task = bar.add_task(title, total=None)
 
             def report(stage: str, done: int, total: int) -> None:
+                what = f"{done / 1e9:.2f} GB" if stage == "download" else stage
                 bar.update(
-                    task, description=f"{title}: {stage}", completed=done, total=total or None
+                    task, description=f"{title}: {what}", completed=done, total=total or None
                 )
 
             yield report
@@ -140,13 +141,25 @@ class Renderer:
             remark = f"median of {count}"
             self.out.print(_times(name, times.first_token, times.line, remark))
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-        """Print a table; numbers are right-aligned."""
+    @property
+    def columns(self) -> int:
+        """Characters that a line of stdout holds; many where it is no terminal."""
+        return self.out.width if self.out.is_terminal else max(self.out.width, TABLE_COLUMNS)
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        title: str = "",
+        *,
+        left: Collection[int] = (0, 1),
+    ) -> None:
+        """Print a table; columns are right-aligned but for those whose index is in `left`."""
         if title:
             self.out.print(Text(visible(title), style="italic"))
         table = Table(box=None, pad_edge=False)
         for index, name in enumerate(columns):
-            table.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
+            table.add_column(name, justify="left" if index in left else "right", no_wrap=True)
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
         # Rich takes what is no terminal for 80 columns wide, and would cut cells off.

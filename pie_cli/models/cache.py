@@ -1,6 +1,5 @@
 """What of a model lies on this disk, told without the network."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -41,7 +40,7 @@ def look_up(source: ModelSource) -> OnDisk:
     if source.origin is Origin.HUB:
         return _look_up_hub(source.location)
     folder = Path(source.location)
-    return _judged(folder, _size(path for path in folder.iterdir() if path.is_file()))
+    return _judged(folder, _size(folder))
 
 
 def cache_folder() -> Path:
@@ -61,10 +60,7 @@ def blobs_folder(repo_id: str) -> Path:
 def _look_up_hub(repo_id: str) -> OnDisk:
     # Snapshots are links to blobs; newer clients keep blobs that repositories share elsewhere.
     blobs = blobs_folder(repo_id)
-    try:
-        size = _size(path for path in blobs.iterdir())
-    except OSError:
-        size = 0
+    size = _size(blobs)
     config = try_to_load_from_cache(repo_id, "config.json")
     if isinstance(config, str):
         return _judged(Path(config).parent, size)
@@ -74,17 +70,14 @@ def _look_up_hub(repo_id: str) -> OnDisk:
 def _judged(folder: Path, size_bytes: int) -> OnDisk:
     try:
         inspect_folder(folder)
-    except ModelError:
+    except (ModelError, OSError):
         return OnDisk(Presence.PARTIAL, folder, size_bytes)
     return OnDisk(Presence.COMPLETE, folder, size_bytes)
 
 
-def _size(files: Iterable[Path]) -> int:
-    """Add up sizes; a file that vanishes meanwhile counts nothing."""
-    total = 0
-    for file in files:
-        try:
-            total += file.stat().st_size
-        except OSError:
-            continue
-    return total
+def _size(folder: Path) -> int:
+    """Add up the sizes of a folder's files; 0 where it is not there, or changes meanwhile."""
+    try:
+        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return 0

@@ -1,7 +1,7 @@
 """The models that pie knows by a short name: where they are, how large, under which licence."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -98,7 +98,7 @@ class KnownModel:
     Attributes:
         hub_name: owner/name on the hub.
         shape: its dimensions.
-        licence: the hub's short name of it.
+        licence: its short name.
         fim: whether it was trained to fill in the middle.
     """
 
@@ -108,99 +108,81 @@ class KnownModel:
     fim: bool = True
 
 
-def _deepseek(size: str, *dimensions: int) -> KnownModel:
-    return KnownModel(f"deepseek-ai/deepseek-coder-{size}-base", Shape(*dimensions), "deepseek")
+def _deepseek(size: str, shape: Shape) -> KnownModel:
+    return KnownModel(f"deepseek-ai/deepseek-coder-{size}-base", shape, "deepseek")
 
 
-def _qwen(
-    size: str, *dimensions: int, vocabulary: int, tied: bool = False, licence: str = "apache-2.0"
-) -> KnownModel:
-    shape = Shape(*dimensions, vocabulary, 32_768, 1e6, rope_factor=1.0, tied=tied, family="qwen2")
+def _qwen(size: str, shape: Shape, licence: str = "apache-2.0") -> KnownModel:
+    shape = replace(shape, window=32_768, rope_theta=1e6, rope_factor=1.0, family="qwen2")
     return KnownModel(f"Qwen/Qwen2.5-Coder-{size}", shape, licence)
 
 
-def _starcoder2(size: str, *dimensions: int, theta: float, tied: bool = True) -> KnownModel:
-    shape = Shape(
-        *dimensions,
-        49_152,
-        16_384,
-        theta,
-        rope_factor=1.0,
-        tied=tied,
-        family="starcoder2",
-        further={"sliding_window": 4_096},
-    )
-    return KnownModel(f"bigcode/starcoder2-{size}", shape, "bigcode-openrail-m")
+def _starcoder2(size: str, shape: Shape) -> KnownModel:
+    windowed = {"sliding_window": 4_096}
+    shape = replace(shape, rope_factor=1.0, family="starcoder2", further=windowed)
+    return KnownModel(f"bigcode/starcoder2-{size}", shape, "openrail-m")
 
 
-def _codellama(
-    size: str, *dimensions: int, vocabulary: int = 32_016, fim: bool = True
-) -> KnownModel:
-    shape = Shape(*dimensions, vocabulary, 16_384, 1e6, rope_factor=1.0)
+def _codellama(size: str, shape: Shape, *, fim: bool = True) -> KnownModel:
+    shape = replace(shape, rope_theta=1e6, rope_factor=1.0)
     return KnownModel(f"codellama/CodeLlama-{size}-hf", shape, "llama2", fim)
 
 
-def _granite(size: str, window: int, *dimensions: int, family: str = "llama") -> KnownModel:
-    biased = {"attention_bias": True, "mlp_bias": True} if family == "llama" else {}
-    shape = Shape(
-        *dimensions,
-        49_152,
-        window,
-        10_000.0,
-        rope_factor=1.0,
-        tied=True,
-        family=family,
-        further=biased,
-    )
-    name = f"ibm-granite/granite-{size}-code-base-{window // 1024}k"
+def _granite(size: str, shape: Shape) -> KnownModel:
+    biased = {"attention_bias": True, "mlp_bias": True} if shape.family == "llama" else {}
+    shape = replace(shape, rope_theta=10_000.0, rope_factor=1.0, tied=True, further=biased)
+    name = f"ibm-granite/granite-{size}-code-base-{shape.window // 1024}k"
     return KnownModel(name, shape, "apache-2.0")
 
 
-def _codegemma(size: str, *dimensions: int) -> KnownModel:
-    shape = Shape(
-        *dimensions, 256_000, 8_192, 10_000.0, 1.0, head_dim=256, tied=True, family="gemma"
-    )
+def _codegemma(size: str, shape: Shape) -> KnownModel:
+    shape = replace(shape, head_dim=256, vocabulary=256_000, window=8_192, tied=True)
+    shape = replace(shape, rope_theta=10_000.0, rope_factor=1.0, family="gemma")
     return KnownModel(f"google/codegemma-{size}", shape, "gemma")
 
 
-_STABLE_CODE = KnownModel(
-    "stabilityai/stable-code-3b",
-    Shape(
-        *(2_560, 6_912, 32, 32, 32, 50_304),
-        rope_theta=1e6,
-        rope_factor=1.0,
-        family="stablelm",
-        further={"partial_rotary_factor": 0.25},
-    ),
-    "stabilityai",
-)
+def _stable_code(size: str, shape: Shape) -> KnownModel:
+    partial = {"partial_rotary_factor": 0.25}
+    shape = replace(shape, rope_theta=1e6, rope_factor=1.0, family="stablelm", further=partial)
+    return KnownModel(f"stabilityai/stable-code-{size}", shape, "stability")
+
 
 KNOWN: Final[Mapping[str, KnownModel]] = MappingProxyType(
     {
-        "deepseek-coder-1.3b": _deepseek("1.3b", 2_048, 5_504, 24, 16, 16),
-        "deepseek-coder-6.7b": _deepseek("6.7b", 4_096, 11_008, 32, 32, 32),
-        "deepseek-coder-33b": _deepseek("33b", 7_168, 19_200, 62, 56, 8),
-        "qwen2.5-coder-0.5b": _qwen("0.5B", 896, 4_864, 24, 14, 2, vocabulary=151_936, tied=True),
-        "qwen2.5-coder-1.5b": _qwen("1.5B", 1_536, 8_960, 28, 12, 2, vocabulary=151_936, tied=True),
+        "deepseek-coder-1.3b": _deepseek("1.3b", Shape(2_048, 5_504, 24, 16, 16)),
+        "deepseek-coder-6.7b": _deepseek("6.7b", Shape(4_096, 11_008, 32, 32, 32)),
+        "deepseek-coder-33b": _deepseek("33b", Shape(7_168, 19_200, 62, 56, 8)),
+        "qwen2.5-coder-0.5b": _qwen("0.5B", Shape(896, 4_864, 24, 14, 2, 151_936, tied=True)),
+        "qwen2.5-coder-1.5b": _qwen("1.5B", Shape(1_536, 8_960, 28, 12, 2, 151_936, tied=True)),
         "qwen2.5-coder-3b": _qwen(
-            "3B", 2_048, 11_008, 36, 16, 2, vocabulary=151_936, tied=True, licence="qwen-research"
+            "3B", Shape(2_048, 11_008, 36, 16, 2, 151_936, tied=True), "qwen-research"
         ),
-        "qwen2.5-coder-7b": _qwen("7B", 3_584, 18_944, 28, 28, 4, vocabulary=152_064),
-        "qwen2.5-coder-14b": _qwen("14B", 5_120, 13_824, 48, 40, 8, vocabulary=152_064),
-        "qwen2.5-coder-32b": _qwen("32B", 5_120, 27_648, 64, 40, 8, vocabulary=152_064),
-        "starcoder2-3b": _starcoder2("3b", 3_072, 12_288, 30, 24, 2, theta=999_999.44),
-        "starcoder2-7b": _starcoder2("7b", 4_608, 18_432, 32, 36, 4, theta=1e6),
-        "starcoder2-15b": _starcoder2("15b", 6_144, 24_576, 40, 48, 4, theta=1e5, tied=False),
-        "codellama-7b": _codellama("7b", 4_096, 11_008, 32, 32, 32),
-        "codellama-13b": _codellama("13b", 5_120, 13_824, 40, 40, 40),
-        "codellama-34b": _codellama("34b", 8_192, 22_016, 48, 64, 8, vocabulary=32_000, fim=False),
-        "granite-code-3b": _granite("3b", 2_048, 2_560, 10_240, 32, 32, 32),
-        "granite-code-8b": _granite("8b", 4_096, 4_096, 14_336, 36, 32, 8),
-        "granite-code-20b": _granite("20b", 8_192, 6_144, 24_576, 52, 48, 1, family="gpt_bigcode"),
-        "granite-code-34b": _granite("34b", 8_192, 6_144, 24_576, 88, 48, 1, family="gpt_bigcode"),
-        "codegemma-2b": _codegemma("2b", 2_048, 16_384, 18, 8, 1),
-        "codegemma-7b": _codegemma("7b", 3_072, 24_576, 28, 16, 16),
-        "stable-code-3b": _STABLE_CODE,
+        "qwen2.5-coder-7b": _qwen("7B", Shape(3_584, 18_944, 28, 28, 4, 152_064)),
+        "qwen2.5-coder-14b": _qwen("14B", Shape(5_120, 13_824, 48, 40, 8, 152_064)),
+        "qwen2.5-coder-32b": _qwen("32B", Shape(5_120, 27_648, 64, 40, 8, 152_064)),
+        "starcoder2-3b": _starcoder2(
+            "3b", Shape(3_072, 12_288, 30, 24, 2, 49_152, rope_theta=999_999.442, tied=True)
+        ),
+        "starcoder2-7b": _starcoder2(
+            "7b", Shape(4_608, 18_432, 32, 36, 4, 49_152, rope_theta=1e6, tied=True)
+        ),
+        "starcoder2-15b": _starcoder2(
+            "15b", Shape(6_144, 24_576, 40, 48, 4, 49_152, rope_theta=1e5)
+        ),
+        "codellama-7b": _codellama("7b", Shape(4_096, 11_008, 32, 32, 32, 32_016)),
+        "codellama-13b": _codellama("13b", Shape(5_120, 13_824, 40, 40, 40, 32_016)),
+        "codellama-34b": _codellama("34b", Shape(8_192, 22_016, 48, 64, 8, 32_000), fim=False),
+        "granite-code-3b": _granite("3b", Shape(2_560, 10_240, 32, 32, 32, 49_152, 2_048)),
+        "granite-code-8b": _granite("8b", Shape(4_096, 14_336, 36, 32, 8, 49_152, 4_096)),
+        "granite-code-20b": _granite(
+            "20b", Shape(6_144, 24_576, 52, 48, 1, 49_152, 8_192, family="gpt_bigcode")
+        ),
+        "granite-code-34b": _granite(
+            "34b", Shape(6_144, 24_576, 88, 48, 1, 49_152, 8_192, family="gpt_bigcode")
+        ),
+        "codegemma-2b": _codegemma("2b", Shape(2_048, 16_384, 18, 8, 1)),
+        "codegemma-7b": _codegemma("7b", Shape(3_072, 24_576, 28, 16, 16)),
+        "stable-code-3b": _stable_code("3b", Shape(2_560, 6_912, 32, 32, 32, 50_304)),
     }
 )
 """Known models by alias.

@@ -14,12 +14,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pie_cli.config import check_device, check_dtype
+from pie_cli.config import check_dtype
 from pie_cli.errors import CacheCapacityError, DeviceError, ModelError, PieError
 from pie_cli.models import hub
 from pie_cli.models import random_weights as random_models
 from pie_cli.models.checkpoint import Checkpoint, inspect_folder, read_json, verify_checksums
-from pie_cli.models.memory import available_bytes
+from pie_cli.models.devices import available_bytes, pick_device
 from pie_cli.models.quiet import Progress, hushed
 from pie_cli.models.registry import (
     EMBEDDED,
@@ -109,27 +109,6 @@ def load(
                 f"{name} does not fit the memory of {device}",
                 "give a smaller model or --device cpu",
             ) from error
-
-
-def pick_device(device: str = "auto") -> str:
-    """Return the device to use, settled and known to be there.
-
-    Raises:
-        DeviceError: unknown, or not there.
-    """
-    check_device(device)
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if device == "auto":
-        return "cuda" if cuda else "mps" if mps else "cpu"
-    kind, _, index = device.partition(":")
-    absent = (kind == "cuda" and (not cuda or int(index or 0) >= torch.cuda.device_count())) or (
-        kind == "mps" and not mps
-    )
-    if absent:
-        raise DeviceError(
-            f"there is no device {device}", "use --device cpu, or auto for what is there"
-        )
-    return device
 
 
 def pick_dtype(dtype: str, device: str, stored: str | None) -> str:

@@ -17,10 +17,13 @@ from typing import Any, Final
 
 from huggingface_hub import hf_hub_url
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import WeakFileLock, build_hf_headers
+from huggingface_hub.utils import (  # type: ignore[attr-defined, unused-ignore]
+    WeakFileLock,
+    build_hf_headers,
+)
 
 from pie_cli.errors import ModelError
-from pie_cli.models.cache import blobs_folder
+from pie_cli.models.cache import blobs_folder, cache_folder
 from pie_cli.models.quiet import Progress, reporting_bar
 
 WORKERS: Final = 4
@@ -70,19 +73,17 @@ def bring(
         return
     blobs.mkdir(parents=True, exist_ok=True)
     tally = _Tally(sum(file.size_bytes for file in missing), on_progress)
+    # Taken from by several threads; a deque's methods are atomic.
     waiting = deque(missing)
     outcomes: Queue[BaseException | None] = Queue()
 
     def work() -> None:
-        while waiting and not tally.stopped:
+        while not tally.stopped:
             try:
-                _bring_one(repo_id, revision, waiting.popleft(), tally)
+                file = waiting.popleft()
             except IndexError:
                 return
-            except BaseException as error:  # noqa: BLE001 (raised again by the caller's thread)
-                outcomes.put(error)
-            else:
-                outcomes.put(None)
+            outcomes.put(_failure_of(repo_id, revision, file, tally))
 
     # Daemons: Ctrl-C ends the process without waiting for the chunks that are on their way.
     for _ in range(min(WORKERS, len(missing))):
@@ -129,11 +130,23 @@ class _Tally:
         return reporting_bar("download", count)
 
 
+def _failure_of(
+    repo_id: str, revision: str, file: LargeFile, tally: _Tally
+) -> BaseException | None:
+    try:
+        _bring_one(repo_id, revision, file, tally)
+    except BaseException as error:  # noqa: BLE001 (the thread that waits raises it)
+        return error
+    return None
+
+
 def _bring_one(repo_id: str, revision: str, file: LargeFile, tally: _Tally) -> None:
     blob = blobs_folder(repo_id) / file.sha256
     part = blob.with_name(file.sha256 + PART)
-    # One process writes; another one waits, and finds the file there.
-    with WeakFileLock(part.with_suffix(".lock")):
+    lock = cache_folder() / ".locks" / blob.parents[1].name / f"{file.sha256}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    # The client's own lock: one process writes, another one waits, and finds the file there.
+    with WeakFileLock(lock):
         if blob.exists():
             return
         part.touch()

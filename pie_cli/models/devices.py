@@ -1,4 +1,4 @@
-"""How much memory a device has free."""
+"""Devices: which of them are there, and what memory they have free."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,32 @@ from typing import Final
 
 import torch
 
+from pie_cli.config import check_device
+from pie_cli.errors import DeviceError
+
 _MEMINFO: Final = Path("/proc/meminfo")
 _CGROUP: Final = Path("/sys/fs/cgroup")
+
+
+def pick_device(device: str = "auto") -> str:
+    """Return the device to use, settled and known to be there.
+
+    Raises:
+        DeviceError: unknown, or not there.
+    """
+    check_device(device)
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    kind, _, index = device.partition(":")
+    absent = (kind == "cuda" and (not cuda or int(index or 0) >= torch.cuda.device_count())) or (
+        kind == "mps" and not mps
+    )
+    if absent:
+        raise DeviceError(
+            f"there is no device {device}", "use --device cpu, or auto for what is there"
+        )
+    return device
 
 
 def available_bytes(device: str) -> int | None:
