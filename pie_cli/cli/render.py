@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import TextIO
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.syntax import Syntax
 from rich.table import Table
@@ -22,6 +23,9 @@ NEIGHBOURS = 3
 
 TABLE_COLUMNS = 100
 """Characters that a table may take up, also where the terminal is narrower."""
+
+FACT_LABELS = 12
+"""Characters that the labels of facts take up, so that lists of them stand in line."""
 
 # Control characters, what breaks or reorders lines on screen, and bytes that are no UTF-8.
 _CONTROL = re.compile(
@@ -140,6 +144,24 @@ class Renderer:
         if times is not None:
             remark = f"median of {count}"
             self.out.print(_times(name, times.first_token, times.line, remark))
+
+    def facts(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
+        """Print labels and values; on a terminal long values wrap in their own column."""
+        if title:
+            for part in title.split("\n"):
+                self.out.print(Text(visible(part), style="bold"))
+        width = max(FACT_LABELS, *(len(label) for label, _ in facts)) if facts[0][0] else 0
+        if not self.out.is_terminal:
+            for label, value in facts:
+                self.line(f"  {label:<{width}}  {value}" if width else f"  {value}")
+            return
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(min_width=width, max_width=FACT_LABELS * 2, style="dim")
+        grid.add_column(overflow="fold")
+        for label, value in facts:
+            cells = [Text(visible(cell)) for cell in (label, value)]
+            grid.add_row(*cells)
+        self.out.print(Padding(grid, (0, 0, 0, 2 if width else 0)))
 
     @property
     def columns(self) -> int:

@@ -48,7 +48,7 @@ class Environment:
 
 def describe(loaded: LoadedModel) -> Environment:
     """Describe this process with a model on its device."""
-    cpu = _cpu_name()
+    cpu = cpu_name()
     on_gpu = loaded.device.startswith("cuda")
     commit = _git("rev-parse", "HEAD") if _is_checkout() else None
     return Environment(
@@ -69,7 +69,8 @@ def describe(loaded: LoadedModel) -> Environment:
     )
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the processor's model, as far as it can be told."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
