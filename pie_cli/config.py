@@ -12,9 +12,9 @@ DEFAULT_MODEL: Final = "pie-nano"
 STRATEGIES: Final = ("full", "prefix", "cfe", "pie")
 COMPARISONS: Final = ("full", "prefix", "none")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
-DEVICES: Final = ("auto", "cpu", "cuda", "mps")
+DEVICES: Final = ("auto", "cpu", "cuda", "mps", "map")
 
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|mps|map|cuda(:\d+)?")
 _SPOT = re.compile(r"end|[1-9]\d*")
 
 
@@ -24,7 +24,7 @@ class Settings:
 
     Attributes:
         model: alias, local folder or hub name.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:N", "mps", or "map" for all there are.
         dtype: "auto", "float32", "bfloat16" or "float16".
         strategy: how an edit becomes a plan.
         compare: what the comparison run recomputes: all, what follows the first change, nothing.

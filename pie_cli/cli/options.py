@@ -44,7 +44,12 @@ ContextTokens: TypeAlias = Annotated[
     ),
 ]
 Device: TypeAlias = Annotated[
-    str, typer.Option("--device", help="Where the model runs.", metavar="auto|cpu|cuda|mps")
+    str,
+    typer.Option(
+        "--device",
+        help="Where the model runs; map spreads it over all devices.",
+        metavar="auto|cpu|cuda|mps|map",
+    ),
 ]
 Dtype: TypeAlias = Annotated[
     str,

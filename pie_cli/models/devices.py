@@ -1,5 +1,6 @@
 """Devices: which of them are there, and what memory they have free."""
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,8 @@ def pick_device(device: str = "auto") -> str:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if device == "auto":
         return "cuda" if cuda else "mps" if mps else "cpu"
+    if device == "map":
+        _require_mapping()
     kind, _, index = device.partition(":")
     absent = (kind == "cuda" and (not cuda or int(index or 0) >= torch.cuda.device_count())) or (
         kind == "mps" and not mps
@@ -34,15 +37,30 @@ def pick_device(device: str = "auto") -> str:
     return device
 
 
+def can_map() -> bool:
+    """Tell whether weights can be placed on their devices while they are loaded."""
+    return importlib.util.find_spec("accelerate") is not None
+
+
+def _require_mapping() -> None:
+    if not can_map():
+        raise DeviceError(
+            "placing a model on several devices needs the package accelerate",
+            "pip install 'pie-cli[map]', or give one device",
+        )
+
+
 def available_bytes(device: str) -> int | None:
     """Return the free memory of a device, or None where it cannot be told."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    gpus = range(torch.cuda.device_count()) if device == "map" else ()
+    on_gpus = sum(int(torch.cuda.mem_get_info(index)[0]) for index in gpus)
     free = _host_bytes()
     if free is None:
         return None
     allowed = _container_bytes()
-    return free if allowed is None else min(free, allowed)
+    return on_gpus + (free if allowed is None else min(free, allowed))
 
 
 def _host_bytes() -> int | None:

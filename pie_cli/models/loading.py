@@ -1,9 +1,9 @@
 """Load a model with its tokenizer: checked, on its device, in its dtype, silently."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 import torch
 from transformers import (
@@ -19,17 +19,20 @@ from pie_cli.errors import CacheCapacityError, DeviceError, ModelError, PieError
 from pie_cli.models import hub
 from pie_cli.models import random_weights as random_models
 from pie_cli.models.checkpoint import Checkpoint, inspect_folder, read_json, verify_checksums
-from pie_cli.models.devices import available_bytes, pick_device
+from pie_cli.models.devices import available_bytes, can_map, pick_device
+from pie_cli.models.faults import check_config, explain, one_line, quantization
 from pie_cli.models.quiet import Progress, hushed
 from pie_cli.models.registry import (
     EMBEDDED,
     EMBEDDED_FOLDER,
     ModelSource,
     Origin,
-    remedy,
     resolve,
     shape_of,
 )
+
+T = TypeVar("T")
+Placement: TypeAlias = str | dict[str, str] | None
 
 DEFAULT_WINDOW: Final = 2_048
 """Positions assumed where a config names none."""
@@ -47,7 +50,7 @@ class LoadedModel:
         model: in evaluation mode, without gradients.
         tokenizer: always one of the fast kind, with a `backend_tokenizer`.
         name: what to call the model in results.
-        device: "cpu", "cuda", "cuda:N" or "mps".
+        device: "cpu", "cuda", "cuda:N" or "mps"; "map" for several.
         dtype: "float32", "bfloat16" or "float16".
         eos_ids: the token ids that end a text.
         bos_id: the token id a prompt begins with, where the tokenizer has one.
@@ -84,7 +87,7 @@ def load(
 
     Args:
         name: the embedded model, an alias, a local folder or a name on the hub.
-        device: "auto" takes CUDA before MPS before the CPU.
+        device: "auto" takes CUDA before MPS before the CPU, "map" all there are.
         dtype: "auto" is float32 on the CPU, elsewhere the checkpoint's own.
         trust_remote_code: whether code from the model's repository may run.
         random_weights: build the named shape with random weights, downloading nothing.
@@ -146,14 +149,22 @@ def _load(
     """Load real weights from wherever they are."""
     folder = _folder_of(source, trust_remote_code, on_progress)
     checkpoint = inspect_folder(folder)
+    check_config(folder, checkpoint.config, with_code=trust_remote_code)
     if source.origin is Origin.EMBEDDED:
         verify_checksums(folder)
     tokenizer = _load_tokenizer(folder, trust_remote_code)
     dtype = pick_dtype(dtype, device, checkpoint.dtype)
     _require_memory(_resident_bytes(checkpoint, dtype), device, source.name)
-    model = _load_weights(checkpoint, dtype, trust_remote_code, attn_implementation)
+    placed = _placement(checkpoint, device)
+    model = _load_weights(checkpoint, dtype, placed, trust_remote_code, attn_implementation)
     _check_vocabulary(folder, tokenizer, model)
-    model.to(torch.device(device))  # type: ignore[arg-type, unused-ignore]
+    if placed is None:
+        model.to(torch.device(device))  # type: ignore[arg-type, unused-ignore]
+    elif model.device.type == "meta":
+        raise CacheCapacityError(
+            f"{source.name} does not fit the memory of all devices together",
+            "give a smaller model or --dtype bfloat16",
+        )
     stored = checkpoint.config
     if (folder / "generation_config.json").is_file():
         stored = {**stored, "generation": read_json(folder / "generation_config.json")}
@@ -248,7 +259,7 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenize
     except Exception as error:
         # Rust's tokenizer raises bare Exceptions, converters whatever they meet.
         raise ModelError(
-            f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}",
+            f"the tokenizer in {folder} cannot be loaded: {one_line(error)}",
             "save the tokenizer with the model again, as tokenizer.json",
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.is_fast:
@@ -258,57 +269,71 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenize
     return tokenizer
 
 
+def _placement(checkpoint: Checkpoint, device: str) -> Placement:
+    """Say where transformers shall put the weights while it loads them; None: on the CPU.
+
+    Some quantised weights cannot be moved once they are loaded.
+    """
+    if device == "map":
+        return "auto"
+    quantised = quantization(checkpoint.config) is not None
+    return {"": device} if quantised and can_map() else None
+
+
 def _load_weights(
-    checkpoint: Checkpoint, dtype: str, trust_remote_code: bool, attn_implementation: str
+    checkpoint: Checkpoint,
+    dtype: str,
+    placed: Placement,
+    trust_remote_code: bool,
+    attn_implementation: str,
 ) -> Any:
-    """Load a checkpoint on the CPU, all of it and nothing else."""
+    """Load a checkpoint, all of it and nothing else."""
     folder = checkpoint.folder
-    try:
-        model, info = _from_pretrained(folder, dtype, trust_remote_code, attn_implementation)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        if not trust_remote_code and "trust_remote_code" in str(error):
-            raise ModelError(
-                f"{folder} needs code of its own, which is not run unasked",
-                "read that code, then pass --trust-remote-code",
-            ) from error
-        raise ModelError(
-            f"the model in {folder} cannot be loaded: {_first_line(error)}", remedy()
-        ) from error
-    _check_complete(folder, info)
-    return model
 
-
-def _from_pretrained(
-    folder: Path, dtype: str, trust_remote_code: bool, attn_implementation: str
-) -> tuple[Any, Mapping[str, Iterable[Any]]]:
-    def attempt(implementation: str) -> Any:
-        return AutoModelForCausalLM.from_pretrained(
+    def attempt(implementation: str) -> tuple[Any, Mapping[str, Iterable[Any]]]:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=getattr(torch, dtype),
+            device_map=placed,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             local_files_only=not trust_remote_code,
             attn_implementation=implementation,
+            # They are refused below, with their shapes.
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+        model, info = loaded
+        return model, info
 
     try:
-        loaded = attempt(attn_implementation)
+        model, info = _with_attention(attempt, attn_implementation)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise explain(folder, checkpoint.config, error) from error
+    _check_complete(folder, info)
+    return model
+
+
+def _with_attention(attempt: Callable[[str], T], implementation: str) -> T:
+    try:
+        return attempt(implementation)
     except ValueError as error:
         # GPT-J and others have no SDPA path; transformers says so by this word only.
-        if attn_implementation == "eager" or "scaled_dot_product_attention" not in str(error):
+        if implementation == "eager" or "scaled_dot_product_attention" not in str(error):
             raise
-        loaded = attempt("eager")
-    model, info = loaded
-    return model, info
+        return attempt("eager")
 
 
 def _check_complete(folder: Path, info: Mapping[str, Iterable[Any]]) -> None:
     """Refuse a model of which some weights stayed as they were initialised, or were left over."""
+    for key, stored, asked in sorted(info.get("mismatched_keys", ())):
+        raise ModelError(
+            f"{key} is {_dimensions(stored)} in {folder}, but {_dimensions(asked)} by config.json",
+            "check that config.json and the weights belong together",
+        )
     missing = sorted(str(key) for key in info.get("missing_keys", ()))
-    missing += sorted(str(entry[0]) for entry in info.get("mismatched_keys", ()))
     unexpected = sorted(
         key
         for key in map(str, info.get("unexpected_keys", ()))
@@ -321,6 +346,10 @@ def _check_complete(folder: Path, info: Mapping[str, Iterable[Any]]) -> None:
                 f"the checkpoint in {folder} {what} {keys[0]}{more}",
                 "check that config.json and the weights belong together",
             )
+
+
+def _dimensions(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape)) or "a number"
 
 
 def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
@@ -381,6 +410,8 @@ def _window(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 def _resident_bytes(checkpoint: Checkpoint, dtype: str) -> int:
     """Estimate the weights' size in memory from their size on disk."""
+    if quantization(checkpoint.config) is not None:
+        return checkpoint.weights_bytes
     sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
     return checkpoint.weights_bytes * sizes[dtype] // sizes.get(checkpoint.dtype or dtype, 4)
 
@@ -394,8 +425,3 @@ def _require_memory(needed_bytes: int, device: str, name: str) -> None:
             f"{device} has {available / 1e9:.1f} GB free",
             "give a smaller model, --dtype bfloat16 or another --device",
         )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

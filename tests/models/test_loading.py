@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPTJConfig
 
 from pie_cli.errors import CacheCapacityError, DeviceError, ModelError
-from pie_cli.models import loading
+from pie_cli.models import devices, faults, loading
 from pie_cli.models.known import Shape
 from pie_cli.models.loading import LoadedModel, load, pick_device, pick_dtype
 from pie_cli.models.registry import EMBEDDED
@@ -149,7 +149,57 @@ def test_a_config_that_is_no_json_object(checkpoint: Path, content: str):
 
 def test_a_config_of_an_unknown_architecture(checkpoint: Path):
     edit_json(checkpoint / "config.json", model_type="no-such-thing")
-    assert "cannot be loaded" in refusal(checkpoint)
+    message = refusal(checkpoint)
+    assert "'no-such-thing'" in message
+    assert "does not know" in message
+    assert "update transformers" in message
+
+
+def test_an_architecture_that_predicts_no_text(checkpoint: Path):
+    edit_json(checkpoint / "config.json", model_type="t5")
+    assert "'t5', which predicts no text" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("config", [{}, {"hidden_size": 32}, {"model_type": None}])
+def test_a_config_that_names_no_architecture(checkpoint: Path, config: dict[str, object]):
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    assert "config.json names no model_type" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_parameters": {"rope_type": "spiral", "rope_theta": 1e4}},
+        {"rope_parameters": None, "rope_scaling": {"type": "spiral", "factor": 2.0}},
+    ],
+)
+def test_a_rope_type_that_nobody_knows_is_named(checkpoint: Path, rope: dict[str, object]):
+    edit_json(checkpoint / "config.json", **rope)
+    message = refusal(checkpoint)
+    assert "RoPE of the type 'spiral'" in message
+    assert "update transformers" in message
+
+
+def test_rope_parameters_that_are_not_whole(checkpoint: Path):
+    rope = {"rope_type": "linear", "rope_theta": 1e4}
+    edit_json(checkpoint / "config.json", rope_parameters=rope)
+    assert "factor" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"hidden_act": "nope"}, "'nope'"),
+        ({"hidden_size": "big"}, "hidden_size"),
+        ({"num_attention_heads": 5}, "attention heads (5)"),
+        ({"hidden_size": -32}, "-32"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_one_line(
+    checkpoint: Path, change: dict[str, object], named: str
+):
+    edit_json(checkpoint / "config.json", **change)
+    assert named in refusal(checkpoint)
 
 
 def test_a_folder_without_weights(checkpoint: Path):
@@ -250,7 +300,17 @@ def test_buffers_that_old_versions_stored_do_no_harm(checkpoint: Path):
 
 def test_weights_of_another_shape(checkpoint: Path):
     edit_json(checkpoint / "config.json", intermediate_size=64)
-    assert "cannot be loaded" in refusal(checkpoint) or "lacks" in refusal(checkpoint)
+    message = refusal(checkpoint)
+    assert "layers.0.mlp.down_proj.weight is 32 x 48" in message
+    assert "32 x 64 by config.json" in message
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"), [(1, "has more than its config asks for"), (3, "lacks model.layers.2")]
+)
+def test_more_or_fewer_layers_than_the_weights_have(checkpoint: Path, layers: int, said: str):
+    edit_json(checkpoint / "config.json", num_hidden_layers=layers)
+    assert said in refusal(checkpoint)
 
 
 def test_an_adapter_is_not_a_model(checkpoint: Path):
@@ -301,6 +361,65 @@ def test_code_of_the_model_is_not_run_unasked(checkpoint: Path, tmp_path: Path):
     (checkpoint / "config.json").write_text(json.dumps(config))
     assert "--trust-remote-code" in refusal(checkpoint)
     assert not ran.exists()
+
+
+# --- quantised weights, several devices -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "package"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptqmodel optimum"),
+        ({"quant_method": "awq", "bits": 4}, "gptqmodel"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"load_in_8bit": True}, "bitsandbytes"),
+        ({"quant_method": "torchao"}, "torchao"),
+        ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
+    ],
+)
+def test_quantised_weights_name_the_packages_that_they_need(
+    checkpoint: Path,
+    method: dict[str, object],
+    package: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    there = {"accelerate"}
+    monkeypatch.setattr(faults, "_is_installed", lambda module: module in there)
+    edit_json(checkpoint / "config.json", quantization_config=method)
+    message = refusal(checkpoint)
+    assert f"needs the package{'s' * (' ' in package)} {package}" in message
+    assert f"pip install {package}" in message
+
+
+@pytest.mark.parametrize("method", [{}, {"quant_method": "mystery"}, "int4"])
+def test_a_quantisation_that_nobody_knows_is_not_taken_for_plain_weights(
+    checkpoint: Path, method: object
+):
+    edit_json(checkpoint / "config.json", quantization_config=method)
+    assert "quantised by" in refusal(checkpoint)
+
+
+def test_what_a_quantiser_says_becomes_one_line(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(faults, "_is_installed", lambda _module: True)
+    edit_json(checkpoint / "config.json", quantization_config={"quant_method": "hqq"})
+    assert "quantised by hqq, cannot be loaded here" in refusal(checkpoint)
+
+
+def test_several_devices_need_a_package(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "can_map", lambda: False)
+    with pytest.raises(DeviceError, match="package accelerate") as caught:
+        load(str(checkpoint), device="map")
+    assert "pie-cli[map]" in caught.value.remedy
+
+
+def test_a_model_spread_over_devices_is_the_same_model(checkpoint: Path):
+    pytest.importorskip("accelerate", reason="spreading is an extra")
+    spread = load(str(checkpoint), device="map", dtype="float32")
+    assert spread.device == "map"
+    ids = torch.arange(1, 20)[None]
+    expected = load(str(checkpoint), device="cpu").model(ids).logits
+    found = spread.model(ids.to(spread.model.device)).logits.cpu()
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
 # --- the embedded model ---------------------------------------------------------------------------
