@@ -123,7 +123,7 @@ def _print_table(
     columns = [name for name in _COLUMNS if not (narrow and name in _WIDE)]
     rows = [[cell[name] for name in columns] for cell in map(_cells, entries)]
     left = [index for index, name in enumerate(columns) if _COLUMNS[name] == "left"]
-    renderer.table(columns, rows, left=left)
+    renderer.table(columns, rows, left=left, dense=True)
     renderer.line("")
     for line in _legend(entries, context_tokens, device, free_bytes):
         renderer.line(line)

@@ -175,11 +175,20 @@ class Renderer:
         title: str = "",
         *,
         left: Collection[int] = (0, 1),
+        dense: bool = False,
     ) -> None:
-        """Print a table; columns are right-aligned but for those whose index is in `left`."""
+        """Print a table.
+
+        Args:
+            columns: their titles.
+            rows: their cells.
+            title: a line above.
+            left: indices of the columns that are left-aligned; the others are for numbers.
+            dense: one blank between columns rather than two.
+        """
         if title:
             self.out.print(Text(visible(title), style="italic"))
-        table = Table(box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False, collapse_padding=dense)
         for index, name in enumerate(columns):
             table.add_column(name, justify="left" if index in left else "right", no_wrap=True)
         for row in rows:

@@ -7,6 +7,7 @@ from typing import Final
 
 from pie_cli.engine.gate import GateRefusal, GateReport, run_gate
 from pie_cli.engine.rope import LayerRotation, ModelRotation
+from pie_cli.errors import ModelError
 from pie_cli.models.loading import LoadedModel
 
 FIM_TOKENS: Final = (
@@ -66,11 +67,19 @@ class Diagnosis:
 
 
 def diagnose(loaded: LoadedModel) -> Diagnosis:
-    """Run the gate on a model, which installs the engine's attention where it passes."""
+    """Run the gate on a model, which installs the engine's attention where it passes.
+
+    Raises:
+        ModelError: the gate found that the model predicts nothing by any strategy.
+    """
     fim_tokens = _fim_tokens(loaded)
     try:
         gate = run_gate(loaded.model)
     except GateRefusal as refusal:
+        # A refusal with a remedy is one that no exact strategy mends, NaN in the weights for one.
+        remedy = getattr(refusal, "remedy", "")
+        if remedy:
+            raise ModelError(f"{loaded.name} cannot be used: {refusal.reason}", remedy) from refusal
         return Diagnosis(False, refusal.reason, (), {}, None, {}, None, fim_tokens)
     return _passed(gate, fim_tokens)
 

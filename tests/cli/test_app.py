@@ -10,13 +10,15 @@ from typer.testing import CliRunner
 from pie_cli.cli.app import app, importing
 from pie_cli.errors import ExitCode
 
+NAMES = ["watch", "complete", "bench", "demo", "doctor", "models"]
+
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_describes_each_command_in_whole_sentences(option: str) -> None:
     result = CliRunner().invoke(app, [option], terminal_width=80)
     assert result.exit_code == 0
     commands = result.stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in commands] == ["watch", "complete", "bench", "demo"]
+    assert [line.split()[0] for line in commands] == NAMES
     assert all(line.endswith(".") and not line.endswith("...") for line in commands)
 
 
