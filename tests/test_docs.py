@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,7 +14,17 @@ from pie_cli.errors import ExitCode
 
 ROOT = Path(__file__).parents[1]
 CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-COMMANDS: dict[str, click.Command] = typer.main.get_group(app).commands  # type: ignore[attr-defined]
+
+
+def with_subcommands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield prefix + name, command
+        # By what it has: typer brings a copy of click's classes.
+        if hasattr(command, "commands"):
+            yield from with_subcommands(command, f"{name} ")
+
+
+COMMANDS = dict(with_subcommands(typer.main.get_group(app)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

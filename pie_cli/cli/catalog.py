@@ -173,7 +173,9 @@ def _legend(
 
 
 def count(number: int) -> str:
-    """Return a number of parameters in three digits."""
+    """Return a number of parameters in three digits, a small one whole."""
+    if number < 1e6:
+        return f"{number:,}"
     scaled, unit = (number / 1e9, "B") if number >= 1e9 else (number / 1e6, "M")
     return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {unit}"
 

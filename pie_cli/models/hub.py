@@ -27,7 +27,17 @@ from pie_cli.models.transfer import LargeFile, bring
 TIMEOUT_S: Final = 10.0
 """How long the hub may take for its first answer; without one the cache is used."""
 
-_STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS})
+_STORAGE_FAULTS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOTDIR,
+        errno.ENOENT,
+    }
+)
 
 _SMALL_FILES = frozenset(
     {
@@ -121,5 +131,6 @@ def _cached(repo_id: str, error: Exception) -> Path:
         code = getattr(error.response, "status_code", "an error")
         raise ModelError(f"the hub answered {code} for {repo_id}", remedy()) from error
     raise ModelError(
-        f"the model hub is not in reach and {repo_id} is not in the local cache", remedy()
+        f"the model hub is not in reach and {repo_id} is not in the local cache",
+        "check the connection (HF_ENDPOINT names a mirror), or " + remedy(),
     ) from error

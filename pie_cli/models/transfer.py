@@ -7,6 +7,7 @@ it.
 """
 
 import hashlib
+import shutil
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -64,7 +65,7 @@ def bring(
         on_progress: told about "download", in bytes of all files together.
 
     Raises:
-        ModelError: a file arrived damaged.
+        ModelError: a file arrived damaged, or the disk has no room for them.
         OSError: the disk is full, or the hub out of reach; so do the errors of its client.
     """
     blobs = blobs_folder(repo_id)
@@ -72,6 +73,7 @@ def bring(
     if not missing:
         return
     blobs.mkdir(parents=True, exist_ok=True)
+    _require_room(repo_id, blobs, missing)
     tally = _Tally(sum(file.size_bytes for file in missing), on_progress)
     # Taken from by several threads; a deque's methods are atomic.
     waiting = deque(missing)
@@ -95,6 +97,21 @@ def bring(
                 raise error
     finally:
         tally.stop()
+
+
+def _require_room(repo_id: str, blobs: Path, missing: Iterable[LargeFile]) -> None:
+    """Refuse early what would fill the disk in an hour."""
+    parts = [(file, blobs / (file.sha256 + PART)) for file in missing]
+    needed = sum(
+        file.size_bytes - (part.stat().st_size if part.is_file() else 0) for file, part in parts
+    )
+    free = shutil.disk_usage(blobs).free
+    if needed > free:
+        raise ModelError(
+            f"{repo_id} needs {needed / 1e9:.1f} GB more in {cache_folder()}, "
+            f"where {free / 1e9:.1f} GB are free",
+            "make room in the cache, or point HF_HOME at another place",
+        )
 
 
 class _Tally:
@@ -142,7 +159,7 @@ def _failure_of(
 
 def _bring_one(repo_id: str, revision: str, file: LargeFile, tally: _Tally) -> None:
     blob = blobs_folder(repo_id) / file.sha256
-    part = blob.with_name(file.sha256 + PART)
+    part = blob.with_name(blob.name + PART)
     lock = cache_folder() / ".locks" / blob.parents[1].name / f"{file.sha256}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     # The client's own lock: one process writes, another one waits, and finds the file there.

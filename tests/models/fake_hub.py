@@ -25,7 +25,7 @@ class FakeHub(ThreadingHTTPServer):
         self.folder = folder
         self.ranges: dict[str, list[int]] = {}
         self.spoiled: set[str] = set()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def address(self) -> str:

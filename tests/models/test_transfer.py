@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,3 +158,30 @@ def test_leftovers_of_the_client_count_as_a_part(fake_hub: FakeHub):
     blobs_folder("owner/model").mkdir(parents=True)
     (blobs_folder("owner/model") / "abc.1234.incomplete").write_bytes(bytes(10))
     assert look_up(resolve("owner/model")).presence is Presence.PARTIAL
+
+
+def test_a_disk_without_room_is_refused_before_the_download(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+):
+    size = len(fake_hub.content(WEIGHTS))
+    free = SimpleNamespace(free=size - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: free)
+    with pytest.raises(ModelError, match="GB are free") as caught:
+        hub.fetch("owner/model")
+    assert "HF_HOME" in caught.value.remedy
+    assert fake_hub.ranges == {}
+
+
+def test_what_has_arrived_needs_no_room_again(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch):
+    missing = len(fake_hub.content(WEIGHTS)) - break_off(fake_hub)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=missing))
+    hub.fetch("owner/model")
+
+
+def test_a_cache_that_cannot_be_made_is_called_so(
+    fake_hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    with pytest.raises(ModelError, match="cannot be stored: Not a directory"):
+        hub.fetch("owner/model")
