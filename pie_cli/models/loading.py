@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pie_cli.config import check_dtype
+from pie_cli.config import DTYPES, check_dtype
 from pie_cli.errors import CacheCapacityError, DeviceError, ModelError, PieError
 from pie_cli.models import hub
 from pie_cli.models import random_weights as random_models
@@ -153,6 +153,9 @@ def _load(
     if source.origin is Origin.EMBEDDED:
         verify_checksums(folder)
     tokenizer = _load_tokenizer(folder, trust_remote_code)
+    if quantization(checkpoint.config) is not None and dtype == "auto":
+        # What unpacks the weights yields the type that they were made for, on a CPU as well.
+        dtype = pick_dtype(_config_dtype(checkpoint), device, None)
     dtype = pick_dtype(dtype, device, checkpoint.dtype)
     _require_memory(_resident_bytes(checkpoint, dtype), device, source.name)
     placed = _placement(checkpoint, device)
@@ -267,6 +270,12 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenize
             f"the tokenizer in {folder} has no fast version", "convert it to tokenizer.json"
         )
     return tokenizer
+
+
+def _config_dtype(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
+    named = config.get("dtype", config.get("torch_dtype"))
+    return str(named) if named in DTYPES and named != "auto" else checkpoint.dtype or "float32"
 
 
 def _placement(checkpoint: Checkpoint, device: str) -> Placement:

@@ -405,6 +405,42 @@ def test_what_a_quantiser_says_becomes_one_line(checkpoint: Path, monkeypatch: p
     assert "quantised by hqq, cannot be loaded here" in refusal(checkpoint)
 
 
+def quantise(folder: Path) -> dict[str, torch.Tensor]:
+    """Turn a checkpoint's projections into FP8 with one scale a matrix; return what they stand for.
+
+    FP8 is what transformers unpacks on a CPU without a further package.
+    """
+    plain = load_file(folder / "model.safetensors")
+    stored: dict[str, torch.Tensor] = {}
+    meant: dict[str, torch.Tensor] = {}
+    for name, weight in plain.items():
+        stored[name] = meant[name] = weight
+        if "_proj" in name:
+            scale = weight.float().abs().max() / 448
+            stored[name] = (weight.float() / scale).to(torch.float8_e4m3fn)
+            stored[f"{name}_scale_inv"] = scale.reshape(1, 1)
+            meant[name] = (stored[name].float() * scale).to(weight.dtype)
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    settings = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+    settings["weight_block_size"] = [128, 128]
+    edit_json(folder / "config.json", quantization_config=settings)
+    return meant
+
+
+def test_quantised_weights_load_as_what_they_stand_for_in_the_type_that_they_were_made_for(
+    checkpoint: Path,
+):
+    pytest.importorskip("accelerate", reason="FP8 needs an extra")
+    reference = load(str(checkpoint), device="cpu", dtype="bfloat16").model
+    reference.load_state_dict(quantise(checkpoint), strict=False)
+    loaded = load(str(checkpoint), device="cpu")
+    assert loaded.dtype == "bfloat16"
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.bfloat16}
+    ids = torch.arange(1, 20)[None]
+    expected = reference(ids).logits.float()
+    assert (loaded.model(ids).logits.float() - expected).norm() < 0.03 * expected.norm()
+
+
 def test_several_devices_need_a_package(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(devices, "can_map", lambda: False)
     with pytest.raises(DeviceError, match="package accelerate") as caught:
