@@ -29,8 +29,10 @@ SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
 )
 """Shapes by alias, of the models whose cache can be edited."""
 
-# The hub's own rule: letters, digits, "-", "_", ".", at most one owner in front.
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+# The hub's own rule: letters, digits, "-", "_", ".", at most one owner in front; "-" and "." only
+# between others, and not twice.
+_PART = r"[A-Za-z0-9]([\w.-]*\w)?"
+_HUB_NAME = re.compile(rf"(?!.*(--|\.\.|\.git$))({_PART}/)?(?=.{{1,96}}$){_PART}", re.ASCII)
 
 
 class Origin(Enum):
@@ -87,7 +89,7 @@ def resolve(name: str) -> ModelSource:
         raise ModelError(
             f"the model {_shown(name)} is a file", "give the folder that holds config.json"
         )
-    if _HUB_NAME.fullmatch(name) and ".." not in name:
+    if _HUB_NAME.fullmatch(name):
         return ModelSource(name, Origin.HUB, name)
     if _looks_like_path(name):
         raise ModelError(f"there is no folder {_shown(name)}", remedy())

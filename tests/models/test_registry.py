@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from pie_cli.errors import ModelError
 from pie_cli.models.registry import (
@@ -88,3 +90,21 @@ def test_a_shape_is_found_by_alias_and_by_hub_name_only():
     with pytest.raises(ModelError, match="no shape") as caught:
         shape_of(resolve(EMBEDDED))
     assert "pie models" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "name", ["a--b", "x/y--z", "owner/model.", "owner-/model", "model-", "m.git", "m" * 97, "a/..b"]
+)
+def test_what_the_hub_s_client_would_not_take_is_no_hub_name(name: str):
+    with pytest.raises(HFValidationError):
+        validate_repo_id(name)
+    with pytest.raises(ModelError):
+        resolve(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "owner/model", "o-w/m.0_B-x", "Qwen/Qwen2.5-Coder-7B", "a/b"]
+)
+def test_what_it_takes_is_one(name: str):
+    validate_repo_id(name)
+    assert resolve(name).origin is Origin.HUB
