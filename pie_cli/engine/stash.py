@@ -153,10 +153,13 @@ class Stash:
         for place, block in enumerate(blocks):
             at = begin + place * self._block_tokens
             low, high = max(start - at, 0), min(stop - at, len(block.ids))
-            yield tuple(
-                states and (states[0][:, :, low:high], states[1][:, :, low:high])
-                for states in block.states
-            )
+            if high - low == len(block.ids):
+                yield block.states
+            else:
+                yield tuple(
+                    states and (states[0][:, :, low:high], states[1][:, :, low:high])
+                    for states in block.states
+                )
 
     def _longest(
         self, block_hash: bytes, parent: bytes, ids: "array[int]"
