@@ -18,7 +18,6 @@ The classes:
 import ast
 import keyword
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from pie_cli.evaluation.documents import (
     is_target,
     reach_start,
 )
+from pie_cli.evaluation.syntax import parse, string_lines
 
 CLASSES = ("names", "values", "signatures", "control flow", "data structure", "algorithm")
 """Kinds of adversarial cases."""
@@ -136,9 +136,10 @@ def adversarial_cases(document: Document, random: Random, context_tokens: int) -
     """
     if document.language != "python":
         return []
-    source = _Source.of(document.text, context_tokens)
-    if source is None:
+    tree = parse(document.text)
+    if tree is None:
         return []
+    source = _Source(document.text, tree, context_tokens)
     cases = []
     for kind in CLASSES:
         chosen = _choose(source, kind, random)
@@ -173,15 +174,6 @@ class _Source:
         self.nodes = list(ast.walk(tree))
         self.context_tokens = context_tokens
 
-    @classmethod
-    def of(cls, text: str, context_tokens: int) -> "_Source | None":
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a text's own odd escapes are not our concern
-                return cls(text, ast.parse(text), context_tokens)
-        except (SyntaxError, ValueError, RecursionError):
-            return None
-
     @cached_property
     def words(self) -> dict[str, list[int]]:
         """Lines of each word, ascending."""
@@ -201,20 +193,15 @@ class _Source:
         return {name: frozenset(found) for name, found in lines.items()}
 
     @cached_property
-    def quoted(self) -> set[int]:
+    def inside_strings(self) -> set[int]:
         """Lines that begin inside a string."""
-        return {
-            line
-            for node in self.nodes
-            if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno
-            for line in range(node.lineno, node.end_lineno)
-        }
+        return string_lines(self.nodes)
 
     def is_spot(self, line: int) -> bool:
         """Tell whether a line may be asked for."""
         return (
             MIN_CONTEXT_LINES <= line < len(self.lines)
-            and line not in self.quoted
+            and line not in self.inside_strings
             and is_target(self.lines[line])
         )
 
