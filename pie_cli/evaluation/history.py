@@ -1,9 +1,10 @@
 """Cases and sessions from the history of git repositories on disk; nothing is written or fetched.
 
-A commit that changes a file a little is an edit: the file at its only parent is the text before it.
-The line to predict lies behind the last hunk, at a distance out of one of three bands in turn. What
-is kept out: long and short files, large changes, commits that change comments or layout only, Python
-that does not parse, lines that are blank, short, comments or inside a string of several lines.
+A commit that changes a file a little is an edit; the file at its only parent is the text before
+it. The line to predict lies behind the last hunk, at a distance out of one of three bands in turn.
+What is kept out: long and short files, large changes, commits that change comments or layout only,
+Python that does not parse, lines that are blank, short, comments or inside a string of several
+lines.
 """
 
 import ast
@@ -11,6 +12,7 @@ import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +78,7 @@ def read_history(repository: Path, random: Random) -> Iterator[Material]:
         InputError: git is not installed, or cannot read the repository.
     """
     changes = _changes(repository)
-    with _Blobs(repository) as blobs:
+    with closing(_Blobs(repository)) as blobs:
         yield from _cases(changes, blobs, random)
         for session in _sessions(changes, blobs):
             yield Material(session=session)
@@ -254,11 +256,8 @@ class _Blobs:
             env=_environment(),
         )
 
-    def __enter__(self) -> "_Blobs":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Closing stdin ends the process.
+    def close(self) -> None:
+        """End the process: closing its input does."""
         self._process.communicate()
 
     def text(self, blob: str) -> str | None:
