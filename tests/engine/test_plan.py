@@ -60,6 +60,29 @@ def test_an_unrelated_sequence_is_encoded_whole(new_length: int, old_length: int
         assert plan.kept == ()
 
 
+@pytest.mark.parametrize("edit", EDITS)
+def test_positions_to_refresh_become_fresh_and_nothing_else_changes(edit: str) -> None:
+    alignment, new_ids = alignment_of(OLD, EDITS[edit])
+    plain = make_plan("pie", alignment)
+    refresh = tuple(range(0, len(new_ids), 7))
+    plan = make_plan("pie+random", alignment, refresh)
+    assert set(plan.fresh) == set(plain.fresh) | set(refresh)
+    kept = {p: run.delta for run in plan.kept for p in range(run.new_start, run.new_stop)}
+    before = {p: run.delta for run in plain.kept for p in range(run.new_start, run.new_stop)}
+    assert kept == {p: delta for p, delta in before.items() if p not in refresh}
+    assert sorted([*kept, *plan.fresh]) == list(range(len(new_ids)))
+    assert plan.strategy == "pie+random"
+    assert plan.rotate
+
+
+@given(st.sets(st.integers(0, 30)))
+def test_refreshing_cuts_runs_at_their_very_ends_too(refresh: set[int]) -> None:
+    alignment = Alignment(30, 31, (KeptRun(0, 0, 10), KeptRun(10, 12, 19)))
+    plan = make_plan("pie", alignment, sorted(refresh))
+    assert set(plan.fresh) == refresh | {10, 11, 30}
+    assert all(run.length > 0 for run in plan.kept)
+
+
 @pytest.mark.parametrize(
     "alignment",
     [
