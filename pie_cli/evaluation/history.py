@@ -91,18 +91,26 @@ def _cases(changes: list[_Change], blobs: "_Blobs", random: Random) -> Iterator[
         by_commit[change.commit].append(change)
     taken = 0
     for of_commit in by_commit.values():
-        change = random.choice(of_commit)
-        before, after = blobs.text(change.before), blobs.text(change.after)
-        if before is None or after is None:
-            continue
-        edit = _Edit(change, before, after)
-        case = edit.case(blobs.name, taken, random) if edit.is_usual else None
-        if case is not None:
-            document = Document(case.id, case.path, case.language, after, case.after.count("\n"))
-            yield Material(case=case, document=document)
+        random.shuffle(of_commit)
+        material = next(filter(None, (_material(c, blobs, taken, random) for c in of_commit)), None)
+        if material:
+            yield material
             taken += 1
         if taken == MAX_CASES:
             return
+
+
+def _material(change: _Change, blobs: "_Blobs", turn: int, random: Random) -> Material | None:
+    """Make the case of a change, where it is a usual one with a line to ask for behind it."""
+    before, after = blobs.text(change.before), blobs.text(change.after)
+    if before is None or after is None:
+        return None
+    edit = _Edit(change, before, after)
+    case = edit.case(blobs.name, turn, random) if edit.is_usual else None
+    if case is None:
+        return None
+    document = Document(case.id, case.path, case.language, after, case.after.count("\n"))
+    return Material(case=case, document=document)
 
 
 class _Edit:

@@ -255,10 +255,10 @@ class _Stock:
 
 def _with_neighbours(documents: Sequence[Document]) -> Iterator[tuple[Document, Document]]:
     """Pair each document with the next one, whose lines are foreign to it."""
-    for index, document in enumerate(documents):
-        other = documents[(index + 1) % len(documents)]
-        if other is not document:
-            yield document, other
+    others = [*documents[1:], *documents[:1]]
+    if len(documents) == 1:
+        others = [next(built_in_documents())]
+    yield from zip(documents, others, strict=True)
 
 
 def _cut(case: EvalCase) -> EvalCase | None:
