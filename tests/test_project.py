@@ -18,7 +18,7 @@ HOMES = {
     "unidiff": ["editing/patches.py"],
     "rapidfuzz": ["editing/hunks.py", "models/nano/*"],
     "typer": ["cli/*"],
-    "huggingface_hub": ["models/*"],
+    "huggingface_hub": ["evaluation/hub.py", "models/*"],
     "transformers": [
         "engine/attention.py",
         "engine/kv_cache.py",
@@ -26,6 +26,7 @@ HOMES = {
         "models/nano/*",
     ],
     "matplotlib": ["cli/*"],
+    "pyarrow": ["evaluation/records.py"],
 }
 """Third-party packages and the only modules that import them."""
 

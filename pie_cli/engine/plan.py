@@ -1,12 +1,12 @@
 """The edit plan: which tokens are taken over from the cache, which run through the model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pie_cli.config import STRATEGIES
 from pie_cli.engine.stored import StoredRun
 from pie_cli.spans import Alignment, KeptRun
+from pie_cli.strategies import parse
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Plan:
     """What to do with the cache for one new sequence; every strategy is only another plan.
 
     Attributes:
-        strategy: one of `STRATEGIES`.
+        strategy: its name, repairs included.
         length: tokens of the new sequence.
         kept: runs taken over from the cache, ascending by `new_start`.
         fresh: positions to run through the model, ascending; `kept`, `stored` and `fresh` cover the
@@ -51,7 +51,7 @@ class Plan:
         return len(self.fresh)
 
 
-def make_plan(strategy: str, alignment: Alignment) -> Plan:
+def make_plan(strategy: str, alignment: Alignment, refresh: Iterable[int] = ()) -> Plan:
     """Turn an alignment into the plan of one strategy.
 
     The last token is always fresh: its logits are what the prediction starts from.
@@ -59,25 +59,27 @@ def make_plan(strategy: str, alignment: Alignment) -> Plan:
     Args:
         strategy: `full` (full recompute: nothing kept), `prefix` (the run before the first change
             kept), `cfe` (every run kept, keys left as they are) or `pie` (every run kept, keys
-            re-rotated).
+            re-rotated). Repairs in the name change nothing here: `refresh` has their positions.
         alignment: the kept runs between the cached and the new sequence.
+        refresh: positions in the new sequence that become fresh as well, ascending: a repair.
 
     Raises:
-        ValueError: for an unknown strategy, an empty sequence (a prompt always has its head token)
+        InputError: for an unknown strategy.
+        ValueError: for an empty sequence (a prompt always has its head token)
             or runs that overlap or leave the sequences.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"unknown strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    base = parse(strategy).base
     if alignment.new_length < 1:
         raise ValueError("a plan needs at least one token: the prompt's head")
     _validate(alignment)
-    kept = _clip(_candidates(strategy, alignment), alignment.new_length - 1)
+    kept = _clip(_candidates(base, alignment), alignment.new_length - 1)
+    kept = _without(kept, [(position, position + 1) for position in refresh])
     return Plan(
         strategy=strategy,
         length=alignment.new_length,
         kept=kept,
         fresh=uncovered(kept, alignment.new_length),
-        rotate=strategy == "pie",
+        rotate=base == "pie",
     )
 
 
@@ -98,7 +100,7 @@ def restoring(plan: Plan, stored: Iterable[StoredRun]) -> Plan:
         raise ValueError(f"copies up to {runs[-1].stop} for a plan of {plan.length} tokens")
     return replace(
         plan,
-        kept=tuple(piece for run in plan.kept for piece in _outside(run, runs)),
+        kept=_without(plan.kept, [(run.start, run.stop) for run in runs]),
         fresh=tuple(
             position
             for position in plan.fresh
@@ -119,10 +121,10 @@ def uncovered(kept: Iterable[KeptRun], length: int) -> tuple[int, ...]:
     return tuple(fresh)
 
 
-def _candidates(strategy: str, alignment: Alignment) -> tuple[KeptRun, ...]:
-    if strategy == "full":
+def _candidates(base: str, alignment: Alignment) -> tuple[KeptRun, ...]:
+    if base == "full":
         return ()
-    if strategy == "prefix":
+    if base == "prefix":
         return (KeptRun(0, 0, alignment.first_change),)
     return alignment.runs
 
@@ -142,16 +144,24 @@ def _clip(runs: Iterable[KeptRun], stop: int) -> tuple[KeptRun, ...]:
     return tuple(kept)
 
 
-def _outside(kept: KeptRun, stored: Iterable[StoredRun]) -> Iterator[KeptRun]:
-    """Give the parts of a kept run that no stored run covers."""
-    start = kept.new_start
-    for run in stored:
-        stop = min(run.start, kept.new_stop)
-        if start < stop:
-            yield KeptRun(start - kept.delta, start, stop - start)
-        start = max(start, run.stop)
-    if start < kept.new_stop:
-        yield KeptRun(start - kept.delta, start, kept.new_stop - start)
+def _without(kept: Iterable[KeptRun], spans: Sequence[tuple[int, int]]) -> tuple[KeptRun, ...]:
+    """Take ascending spans of new positions out of the runs."""
+    left: list[KeptRun] = []
+    index = 0
+    for run in kept:
+        start = run.new_start
+        while index < len(spans) and spans[index][0] < run.new_stop:
+            low, high = spans[index]
+            if start < low:
+                left.append(KeptRun(start - run.delta, start, low - start))
+            start = max(start, high)
+            if high > run.new_stop:
+                # It reaches into the next run.
+                break
+            index += 1
+        if start < run.new_stop:
+            left.append(KeptRun(start - run.delta, start, run.new_stop - start))
+    return tuple(left)
 
 
 def _validate(alignment: Alignment) -> None:
