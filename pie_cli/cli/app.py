@@ -325,7 +325,10 @@ def models_pull(
     name: Annotated[str, typer.Argument(help="An alias or a name on the hub.", metavar="NAME")],
     debug: options.Debug = False,
 ) -> None:
-    """Download a model; what an interrupted download left is not asked for again."""
+    """Download a model, or what is missing of it.
+
+    Ctrl-C keeps what has arrived; the next pull goes on from there.
+    """
     with reporting(debug=debug):
         with importing():
             from pie_cli.cli.catalog import pull

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import torch
+
 from pie_cli.engine.gate import GateRefusal, GateReport, run_gate
 from pie_cli.engine.rope import LayerRotation, ModelRotation
-from pie_cli.errors import ModelError
+from pie_cli.errors import CacheCapacityError, ModelError
 from pie_cli.models.loading import LoadedModel
 
 FIM_TOKENS: Final = (
@@ -71,10 +73,16 @@ def diagnose(loaded: LoadedModel) -> Diagnosis:
 
     Raises:
         ModelError: the gate found that the model predicts nothing by any strategy.
+        CacheCapacityError: when the device's memory does not suffice for the gate.
     """
     fim_tokens = _fim_tokens(loaded)
     try:
         gate = run_gate(loaded.model)
+    except torch.OutOfMemoryError as error:
+        raise CacheCapacityError(
+            f"{loaded.name} leaves too little memory on {loaded.device} to run it",
+            "give a smaller model, --dtype bfloat16 or another --device",
+        ) from error
     except GateRefusal as refusal:
         # A refusal with a remedy is one that no exact strategy mends, NaN in the weights for one.
         remedy = getattr(refusal, "remedy", "")

@@ -8,7 +8,7 @@ import torch
 
 from pie_cli.engine.gate import GateRefusal
 from pie_cli.engine.rope import LayerRotation, ModelRotation
-from pie_cli.errors import ModelError
+from pie_cli.errors import CacheCapacityError, ModelError
 from pie_cli.evaluation import diagnosis
 from pie_cli.evaluation.diagnosis import RopeGroup, diagnose, group_layers
 from pie_cli.session import EditableModel
@@ -78,6 +78,15 @@ def test_a_model_that_predicts_nothing_is_an_error(
     with pytest.raises(ModelError, match="layer 1 holds NaN") as caught:
         diagnose(tiny_model.loaded)
     assert caught.value.remedy == "download it again"
+
+
+def test_a_lack_of_memory_is_called_so(tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch):
+    def exhaust(_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(diagnosis, "run_gate", exhaust)
+    with pytest.raises(CacheCapacityError, match="too little memory on cpu"):
+        diagnose(tiny_model.loaded)
 
 
 def test_all_three_tokens_or_none(tiny_model: EditableModel):
