@@ -8,7 +8,7 @@ on that line alone and are remembered; any other tokenizer works on the whole te
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Protocol
@@ -92,6 +92,7 @@ class TextTokenizer:
         self._remembered = lru_cache(MAX_LINES_REMEMBERED)(self._encode_line)
         self._anchor = self._tokenizer.encode(_ANCHOR, add_special_tokens=False).ids
         self._anchor_text: str = self.decode(self._anchor)
+        self._pieces = _Pieces(self.decode_continuation)
 
     def encode(self, text: str) -> list[int]:
         """Tokenize a text from scratch, or as if.
@@ -137,6 +138,14 @@ class TextTokenizer:
         whole = self.decode([*self._anchor, *ids], skip_special=skip_special)
         return whole[len(self._anchor_text) :]
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Give the text of each token by itself, blanks included; remembered token by token.
+
+        A part of a character becomes a replacement character, so that the pieces joined are the
+        text but for such places.
+        """
+        return list(map(self._pieces.__getitem__, ids))
+
     def token_id(self, token: str) -> int | None:
         """Look a token of the vocabulary up, control tokens included; None where there is none."""
         found: int | None = self._tokenizer.token_to_id(token)
@@ -147,6 +156,18 @@ class TextTokenizer:
 
     def _encode_line(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
+
+
+class _Pieces(dict[int, str]):
+    """Texts of single tokens, each decoded when first asked for."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        super().__init__()
+        self._decode = decode
+
+    def __missing__(self, token_id: int) -> str:
+        piece = self[token_id] = self._decode([token_id])
+        return piece
 
 
 def splits_at_newlines(state: Mapping[str, Any]) -> bool:

@@ -43,7 +43,7 @@ class Plan:
         return len(self.fresh)
 
 
-def make_plan(strategy: str, alignment: Alignment) -> Plan:
+def make_plan(strategy: str, alignment: Alignment, refresh: Iterable[int] = ()) -> Plan:
     """Turn an alignment into the plan of one strategy.
 
     The last token is always fresh: its logits are what the prediction starts from.
@@ -53,6 +53,7 @@ def make_plan(strategy: str, alignment: Alignment) -> Plan:
             kept), `cfe` (every run kept, keys left as they are) or `pie` (every run kept, keys
             re-rotated).
         alignment: the kept runs between the cached and the new sequence.
+        refresh: positions in the new sequence that become fresh as well, ascending: a repair.
 
     Raises:
         ValueError: for an unknown strategy, an empty sequence (a prompt always has its head token)
@@ -64,6 +65,7 @@ def make_plan(strategy: str, alignment: Alignment) -> Plan:
         raise ValueError("a plan needs at least one token: the prompt's head")
     _validate(alignment)
     kept = _clip(_candidates(strategy, alignment), alignment.new_length - 1)
+    kept = _without(kept, refresh)
     return Plan(
         strategy=strategy,
         length=alignment.new_length,
@@ -105,6 +107,23 @@ def _clip(runs: Iterable[KeptRun], stop: int) -> tuple[KeptRun, ...]:
         else:
             kept.append(KeptRun(run.old_start, run.new_start, length))
     return tuple(kept)
+
+
+def _without(kept: tuple[KeptRun, ...], positions: Iterable[int]) -> tuple[KeptRun, ...]:
+    """Take ascending new positions out of the runs."""
+    left: list[KeptRun] = []
+    taken = iter(positions)
+    position = next(taken, None)
+    for run in kept:
+        start = run.new_start
+        while position is not None and position < run.new_stop:
+            if position > start:
+                left.append(KeptRun(start - run.delta, start, position - start))
+            start = max(start, position + 1)
+            position = next(taken, None)
+        if start < run.new_stop:
+            left.append(KeptRun(start - run.delta, start, run.new_stop - start))
+    return tuple(left)
 
 
 def _validate(alignment: Alignment) -> None:

@@ -1,0 +1,214 @@
+"""Repair: further tokens worth computing anew, those most likely to be wrong behind an edit."""
+
+import random
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate, islice
+
+from pie_cli.spans import Alignment
+from pie_cli.strategies import Budget, Strategy
+
+Pieces = Callable[[Sequence[int]], list[str]]
+"""Gives the text of each token id, blanks included."""
+
+MIN_NAME = 3
+"""Characters of the shortest identifier that is looked for: shorter ones are loop variables."""
+
+_NAME = re.compile(r"[^\W\d]\w*")
+
+# Keywords, `self` and the like stand in many lines: a name that says little is not followed.
+_FREQUENT = 1 / 20
+_FEW = 8
+
+
+def refresh_positions(
+    strategy: Strategy,
+    alignment: Alignment,
+    old_ids: Sequence[int],
+    new_ids: Sequence[int],
+    pieces: Pieces,
+    anchor: int | None = None,
+    exact: int | None = None,
+    seed: int = 0,
+) -> tuple[int, ...]:
+    """Pick the positions that a strategy's repairs compute anew besides the changed tokens.
+
+    Only kept tokens that are not exact are picked. Repairs take their turns in the order of the
+    strategy's name, each with its own budget, none picking what another one picked.
+
+    Args:
+        strategy: with its repairs; one without gives nothing.
+        alignment: between the two sequences.
+        old_ids: of the cached prompt.
+        new_ids: of the new prompt.
+        pieces: text of each token; asked by `names` only.
+        anchor: position behind which the prediction continues, where that is not the prompt's end.
+        exact: every token before this position of the new prompt is as full recompute would have
+            it; by default those before the first change.
+        seed: of `random`.
+
+    Returns:
+        Positions in the new sequence, ascending.
+    """
+    if not strategy.repairs or not new_ids:
+        return ()
+    edit = _Edit(alignment, old_ids, new_ids, pieces, anchor, exact, seed)
+    picked: list[int] = []
+    for repair in strategy.repairs:
+        for position in _PICKERS[repair.kind](edit, repair.budget):
+            edit.stale[position] = 0
+            picked.append(position)
+    return tuple(sorted(picked))
+
+
+class _Edit:
+    """One edit, as the pickers see it.
+
+    Attributes:
+        stale: a byte for each new position: 1 where the token is kept and not exact.
+        first: first position that may be stale.
+        spot: position behind which the prediction continues.
+        seed: of a random choice.
+    """
+
+    def __init__(
+        self,
+        alignment: Alignment,
+        old_ids: Sequence[int],
+        new_ids: Sequence[int],
+        pieces: Pieces,
+        anchor: int | None,
+        exact: int | None,
+        seed: int,
+    ) -> None:
+        self.alignment, self._old_ids, self._new_ids = alignment, old_ids, new_ids
+        self._pieces = pieces
+        self.seed = seed
+        self.length = len(new_ids)
+        last = self.length - 1
+        self.spot = last if anchor is None else min(anchor, last)
+        change = alignment.first_change
+        self.first = change if exact is None else min(exact, change)
+        self.stale = bytearray(self.length)
+        for run in alignment.runs:
+            start = max(run.new_start, self.first)
+            if start < run.new_stop:
+                self.stale[start : run.new_stop] = b"\x01" * (run.new_stop - start)
+        # The last token is fresh in every plan.
+        self.stale[last] = 0
+
+    @cached_property
+    def seams(self) -> list[tuple[int, int]]:
+        """Kept spans that begin behind a change, nearest to the spot first."""
+        change = self.alignment.first_change
+        spans = [(run.new_start, run.new_stop) for run in self.alignment.runs if run.length]
+        return [span for span in reversed(spans) if span[0] >= change and span != (0, change)]
+
+    @cached_property
+    def text(self) -> "_Text":
+        """The new prompt as text."""
+        return _Text(self._pieces(self._new_ids))
+
+    def changed_names(self) -> set[str]:
+        """Collect the identifiers of lines that the edit changed, on both sides."""
+        runs = self.alignment.runs
+        new_gaps = _gaps([(run.new_start, run.new_stop) for run in runs], self.length)
+        old_spans = sorted((run.old_start, run.old_stop) for run in runs)
+        old_gaps = _gaps(old_spans, self.alignment.old_length)
+        old_text = _Text(self._pieces(self._old_ids))
+        names = self.text.names_in(new_gaps) | old_text.names_in(old_gaps)
+        return names
+
+    def uses(self, names: set[str]) -> Iterator[int]:
+        """Give the stale tokens of lines that use one of the names, nearest to the spot first."""
+        text = self.text
+        ends = text.starts[self.spot + 1]
+        found = _NAME.finditer(text.text, text.starts[self.first], ends)
+        places = [match.start() for match in found if match.group() in names]
+        done = len(text.text) + 1
+        for place in reversed(places):
+            if place >= done:
+                continue
+            start, stop = text.line_at(place)
+            done = start
+            yield from (p for p in text.tokens_of(start, stop) if self.stale[p])
+
+
+class _Text:
+    """Text of a token sequence, and where its tokens stand in it."""
+
+    def __init__(self, pieces: list[str]) -> None:
+        self.text = "".join(pieces)
+        # The first character of each token, then the end.
+        self.starts = [0, *accumulate(map(len, pieces))]
+
+    def line_at(self, start: int, stop: int | None = None) -> tuple[int, int]:
+        """Return the characters of the lines that hold characters [start, stop), newline excluded."""
+        first = self.text.rfind("\n", 0, start) + 1
+        last = self.text.find("\n", start if stop is None else max(start, stop - 1))
+        return first, len(self.text) if last < 0 else last
+
+    def names_in(self, token_spans: Sequence[tuple[int, int]]) -> set[str]:
+        """Collect the identifiers of the lines that hold these tokens."""
+        names: set[str] = set()
+        for start, stop in token_spans:
+            lines = self.line_at(self.starts[start], self.starts[stop])
+            names.update(_NAME.findall(self.text, *lines))
+        return {name for name in names if len(name) >= MIN_NAME}
+
+    def tokens_of(self, start: int, stop: int) -> range:
+        """Return the tokens that hold characters [start, stop)."""
+        return range(bisect_right(self.starts, start) - 1, bisect_left(self.starts, stop))
+
+
+def _gaps(spans: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]]:
+    """List what lies between ascending spans, before the first and behind the last one."""
+    gaps = []
+    at = 0
+    for start, stop in [*spans, (length, length)]:
+        if start > at:
+            gaps.append((at, start))
+        at = max(at, stop)
+    return gaps
+
+
+def _seam(edit: _Edit, budget: Budget) -> Iterator[int]:
+    """Pick the first tokens behind each hunk, nearest to the spot first."""
+    seams = edit.seams
+    total = budget.of(edit.length)
+    each = max(1, total // max(1, len(seams))) if budget.percent else total
+    picked = (
+        position
+        for start, stop in seams
+        for position in range(start, min(start + each, stop))
+        if edit.stale[position]
+    )
+    return islice(picked, total) if budget.percent else picked
+
+
+def _tail(edit: _Edit, budget: Budget) -> Iterator[int]:
+    """Pick the last tokens before the spot."""
+    backward = range(edit.spot, edit.first - 1, -1)
+    return islice((p for p in backward if edit.stale[p]), budget.of(edit.length))
+
+
+def _names(edit: _Edit, budget: Budget) -> Iterator[int]:
+    """Pick lines that use a name of the lines that the edit changed, nearest to the spot first."""
+    return islice(edit.uses(edit.changed_names()), budget.of(edit.length))
+
+
+def _random(edit: _Edit, budget: Budget) -> Iterator[int]:
+    """Pick anywhere."""
+    stale = [p for p in range(edit.first, edit.length) if edit.stale[p]]
+    total = min(len(stale), budget.of(edit.length))
+    return iter(random.Random(edit.seed).sample(stale, total))
+
+
+_PICKERS: dict[str, Callable[[_Edit, Budget], Iterator[int]]] = {
+    "seam": _seam,
+    "tail": _tail,
+    "names": _names,
+    "random": _random,
+}

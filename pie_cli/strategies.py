@@ -1,0 +1,179 @@
+"""Strategies by name: what an edit keeps of the cache, and which further tokens it computes anew.
+
+    full, prefix, cfe, pie          what is kept, see docs/method.md
+    pie+seam:4                      pie, and the 4 tokens behind each hunk anew
+    pie+seam:4+tail:8               mixtures; a budget is a number of tokens or a share of the prompt
+    pie+names:5%
+    pie+evict:4+1024                pie, then all but 4 sinks and 1,024 recent tokens dropped: a
+                                    question for evaluation, no way to predict
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final
+
+from pie_cli.errors import InputError
+
+BASES: Final = ("full", "prefix", "cfe", "pie")
+"""What a plan keeps."""
+
+_TERM = re.compile(r"([a-z]+)(?::(\d+(?:\.\d+)?)(%?))?")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many tokens a repair may compute anew.
+
+    Attributes:
+        amount: tokens, or per cent of the prompt.
+        percent: whether it is per cent.
+    """
+
+    amount: float
+    percent: bool = False
+
+    def of(self, prompt_tokens: int) -> int:
+        """Return the tokens for a prompt of this length, rounded down."""
+        return int(self.amount * prompt_tokens / 100 if self.percent else self.amount)
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}{'%' if self.percent else ''}"
+
+
+REPAIRS: Final[Mapping[str, Budget]] = MappingProxyType(
+    {
+        "seam": Budget(4),
+        "tail": Budget(16),
+        "names": Budget(5, percent=True),
+        "random": Budget(5, percent=True),
+        "deviation": Budget(15, percent=True),
+    }
+)
+"""Repairs and their budgets where none is given.
+
+`seam` counts behind each hunk, unless in per cent; every other budget is a total. `random` and
+`deviation` are there to compare with, `deviation` in `pie eval` only.
+"""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One way to pick further tokens.
+
+    Attributes:
+        kind: one of `REPAIRS`.
+        budget: how many.
+    """
+
+    kind: str
+    budget: Budget
+
+    def __str__(self) -> str:
+        default = self.budget == REPAIRS[self.kind]
+        return self.kind if default else f"{self.kind}:{self.budget}"
+
+
+@dataclass(frozen=True)
+class Evict:
+    """What is left of a cache that is cut down after the edit.
+
+    Attributes:
+        sinks: first tokens kept.
+        recent: last tokens kept.
+    """
+
+    sinks: int
+    recent: int
+
+    def __str__(self) -> str:
+        return f"evict:{self.sinks}+{self.recent}"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How an edit updates the cache.
+
+    Attributes:
+        base: one of `BASES`.
+        repairs: further tokens to compute, in the order in which they are picked; only on `pie`.
+        evict: what is left of the cache then; None for all of it.
+    """
+
+    base: str
+    repairs: tuple[Repair, ...] = ()
+    evict: Evict | None = None
+
+    @property
+    def name(self) -> str:
+        """The canonical spelling: budgets only where they are not the default."""
+        parts = [self.base, *map(str, self.repairs), *([str(self.evict)] if self.evict else [])]
+        return "+".join(parts)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can predict while somebody types; the others only answer `pie eval`."""
+        return self.evict is None and all(repair.kind != "deviation" for repair in self.repairs)
+
+
+@lru_cache
+def parse(text: str) -> Strategy:
+    """Read a strategy's name.
+
+    Raises:
+        InputError: an unknown strategy, repair or budget; it lists what there is.
+    """
+    base, *terms = text.split("+")
+    if base not in BASES:
+        raise _unknown(text)
+    evict = None
+    repairs: list[Repair] = []
+    while terms:
+        term = terms.pop(0)
+        if term.startswith("evict:"):
+            evict = _evict(text, term, terms)
+        else:
+            repairs.append(_repair(text, term))
+    kinds = [repair.kind for repair in repairs]
+    if len(set(kinds)) < len(kinds):
+        raise InputError(f"strategy {text!r} names a repair twice", "name each once")
+    if repairs and base != "pie":
+        raise InputError(f"strategy {text!r} repairs {base}", "repairs go with pie: pie+seam")
+    return Strategy(base, tuple(repairs), evict)
+
+
+def _repair(text: str, term: str) -> Repair:
+    match = _TERM.fullmatch(term)
+    if match is None or match[1] not in REPAIRS:
+        raise _unknown(text)
+    if match[2] is None:
+        return Repair(match[1], REPAIRS[match[1]])
+    budget = Budget(float(match[2]), match[3] == "%")
+    whole = budget.percent or budget.amount.is_integer()
+    if not whole or budget.amount <= 0 or (budget.percent and budget.amount > 100):
+        raise InputError(
+            f"strategy {text!r} has no such budget: {match[2]}{match[3]}",
+            "write tokens from 1 (:16) or a share of the prompt (:5%)",
+        )
+    return Repair(match[1], budget)
+
+
+def _evict(text: str, term: str, terms: list[str]) -> Evict:
+    """Read `evict:SINKS+RECENT`, whose second number is the next term; it ends the name."""
+    sinks, recent = term.removeprefix("evict:"), terms.pop(0) if terms else ""
+    if terms or not (sinks.isdecimal() and recent.isdecimal()) or int(recent) < 1:
+        raise InputError(
+            f"strategy {text!r} evicts nothing known",
+            "end it with the first and the last tokens to keep: +evict:4+1024",
+        )
+    return Evict(int(sinks), int(recent))
+
+
+def _unknown(text: str) -> InputError:
+    return InputError(
+        f"unknown strategy {text!r}",
+        f"use {', '.join(BASES)}, or pie with {', '.join('+' + kind for kind in REPAIRS)} "
+        "and budgets as in pie+seam:4+names:5%",
+    )
