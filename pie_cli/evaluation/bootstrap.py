@@ -1,8 +1,10 @@
 """Bootstrap confidence intervals: what other cases of the same kind would have given."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 RESAMPLES = 2_000
 _BOUNDS = (2.5, 97.5)
@@ -31,8 +33,17 @@ def interval(sums: Sequence[float], counts: Sequence[int], seed: int) -> tuple[f
     """
     if not sums or len(sums) != len(counts):
         raise ValueError(f"{len(sums)} sums of {len(counts)} clusters")
-    draws = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
-    totals = np.asarray(sums, dtype=np.float64)[draws].sum(axis=1)
-    sizes = np.asarray(counts, dtype=np.float64)[draws].sum(axis=1)
+    times_drawn = _times_drawn(len(sums), seed)
+    totals = times_drawn @ np.asarray(sums, dtype=np.float64)
+    sizes = times_drawn @ np.asarray(counts, dtype=np.float64)
     low, high = np.percentile(totals / sizes, _BOUNDS)
     return float(low), float(high)
+
+
+@lru_cache(maxsize=8)
+def _times_drawn(clusters: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each resample draws each cluster: [resamples, clusters]."""
+    draws = np.random.default_rng(seed).integers(0, clusters, (RESAMPLES, clusters))
+    times = np.zeros((RESAMPLES, clusters))
+    np.add.at(times, (np.arange(RESAMPLES)[:, None], draws), 1.0)
+    return times

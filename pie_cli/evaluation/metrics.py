@@ -37,14 +37,15 @@ def next_token_kl(full: Tensor, other: Tensor) -> float:
         other: logits [vocabulary] by another strategy.
 
     Returns:
-        Sum of p (log p - log q) in nats, p full recompute's; formed in float64, where rounding
-        cannot make it visibly negative, and never below 0.
+        Sum of p (log p - log q) in nats, p full recompute's, formed in float64. Rounding does not
+        take it below 0; what is no number stays none.
     """
     log_p = torch.log_softmax(full.double(), dim=-1)
     log_q = torch.log_softmax(other.double(), dim=-1)
     # A token that p rules out (-inf) adds nothing, not NaN.
     terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
-    return max(0.0, float(terms.sum()))
+    total = float(terms.sum())
+    return 0.0 if total < 0 else total
 
 
 @torch.inference_mode()

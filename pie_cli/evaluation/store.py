@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pie_cli.errors import InputError
-from pie_cli.evaluation.records import Record, record_from_json, record_to_json
+from pie_cli.evaluation.outcomes import Record, record_from_json, record_to_json
 
 RESULTS = "results.jsonl"
 SETTINGS = "settings.json"
@@ -60,6 +60,20 @@ class ResultFile:
         self._file.close()
 
 
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Refuse a folder whose results would be mixed with others.
+
+    Raises:
+        InputError: it holds results, and `resume` is not asked for; or it is none.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is no folder", "name a folder with --out")
+    if _has_results(folder) and not resume:
+        raise InputError(
+            f"{folder} holds results already", "give --resume to go on, or another --out"
+        )
+
+
 def prepare_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
     """Make the folder and note the settings that its results are made with.
 
@@ -67,11 +81,8 @@ def prepare_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -
         InputError: the folder holds results and `resume` is not asked for, or they were made with
             other settings, which it names; or the folder cannot be written.
     """
+    check_folder(folder, resume=resume)
     noted = _noted_settings(folder)
-    if _has_results(folder) and not resume:
-        raise InputError(
-            f"{folder} holds results already", "give --resume to go on, or another --out"
-        )
     if resume and noted is not None:
         _check_same(folder, noted, settings)
     with _writing(folder):
@@ -146,8 +157,6 @@ def _noted_settings(folder: Path) -> dict[str, Any] | None:
         noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except NotADirectoryError:
-        raise InputError(f"{folder} is no folder", "name a folder with --out") from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}", "name another folder with --out") from None
     return noted
@@ -195,9 +204,7 @@ def _lines(path: Path) -> Iterator[tuple[Record, int]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}", "check its permissions"
-        ) from None
+        raise InputError(f"cannot read {path}: {error.strerror}", "check its permissions") from None
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         end += len(line) + 1
         try:
