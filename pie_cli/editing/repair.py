@@ -10,17 +10,14 @@ from itertools import accumulate, islice
 from pie_cli.spans import Alignment
 from pie_cli.strategies import Budget, Strategy
 
-Pieces = Callable[[Sequence[int]], list[str]]
-"""Gives the text of each token id, blanks included."""
+Pieces = Callable[[Sequence[int]], list[bytes]]
+"""Gives the bytes of each token id, blanks included."""
 
 MIN_NAME = 3
 """Characters of the shortest identifier that is looked for: shorter ones are loop variables."""
 
-_NAME = re.compile(r"[^\W\d]\w*")
-
-# Keywords, `self` and the like stand in many lines: a name that says little is not followed.
-_FREQUENT = 1 / 20
-_FEW = 8
+# In UTF-8: every byte beyond ASCII counts as a letter. A token may be a part of a name.
+_NAME = re.compile(rb"[A-Za-z_\x80-\xff][\w\x80-\xff]*")
 
 
 def refresh_positions(
@@ -43,7 +40,7 @@ def refresh_positions(
         alignment: between the two sequences.
         old_ids: of the cached prompt.
         new_ids: of the new prompt.
-        pieces: text of each token; asked by `names` only.
+        pieces: bytes of each token; asked by `names` only.
         anchor: position behind which the prediction continues, where that is not the prompt's end.
         exact: every token before this position of the new prompt is as full recompute would have
             it; by default those before the first change.
@@ -111,17 +108,16 @@ class _Edit:
         """The new prompt as text."""
         return _Text(self._pieces(self._new_ids))
 
-    def changed_names(self) -> set[str]:
+    def changed_names(self) -> set[bytes]:
         """Collect the identifiers of lines that the edit changed, on both sides."""
         runs = self.alignment.runs
         new_gaps = _gaps([(run.new_start, run.new_stop) for run in runs], self.length)
         old_spans = sorted((run.old_start, run.old_stop) for run in runs)
         old_gaps = _gaps(old_spans, self.alignment.old_length)
         old_text = _Text(self._pieces(self._old_ids))
-        names = self.text.names_in(new_gaps) | old_text.names_in(old_gaps)
-        return names
+        return self.text.names_in(new_gaps) | old_text.names_in(old_gaps)
 
-    def uses(self, names: set[str]) -> Iterator[int]:
+    def uses(self, names: set[bytes]) -> Iterator[int]:
         """Give the stale tokens of lines that use one of the names, nearest to the spot first."""
         text = self.text
         ends = text.starts[self.spot + 1]
@@ -139,20 +135,20 @@ class _Edit:
 class _Text:
     """Text of a token sequence, and where its tokens stand in it."""
 
-    def __init__(self, pieces: list[str]) -> None:
-        self.text = "".join(pieces)
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.text = b"".join(pieces)
         # The first character of each token, then the end.
         self.starts = [0, *accumulate(map(len, pieces))]
 
     def line_at(self, start: int, stop: int | None = None) -> tuple[int, int]:
-        """Return the characters of the lines that hold characters [start, stop), newline excluded."""
-        first = self.text.rfind("\n", 0, start) + 1
-        last = self.text.find("\n", start if stop is None else max(start, stop - 1))
+        """Return the bytes of the lines that hold characters [start, stop), newline excluded."""
+        first = self.text.rfind(b"\n", 0, start) + 1
+        last = self.text.find(b"\n", start if stop is None else max(start, stop - 1))
         return first, len(self.text) if last < 0 else last
 
-    def names_in(self, token_spans: Sequence[tuple[int, int]]) -> set[str]:
+    def names_in(self, token_spans: Sequence[tuple[int, int]]) -> set[bytes]:
         """Collect the identifiers of the lines that hold these tokens."""
-        names: set[str] = set()
+        names: set[bytes] = set()
         for start, stop in token_spans:
             lines = self.line_at(self.starts[start], self.starts[stop])
             names.update(_NAME.findall(self.text, *lines))

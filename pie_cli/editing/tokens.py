@@ -138,11 +138,10 @@ class TextTokenizer:
         whole = self.decode([*self._anchor, *ids], skip_special=skip_special)
         return whole[len(self._anchor_text) :]
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Give the text of each token by itself, blanks included; remembered token by token.
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """Give what each token adds to a text, as UTF-8; remembered token by token.
 
-        A part of a character becomes a replacement character, so that the pieces joined are the
-        text but for such places.
+        A token that ends within a character gives a replacement character in its place.
         """
         return list(map(self._pieces.__getitem__, ids))
 
@@ -158,15 +157,15 @@ class TextTokenizer:
         return tuple(self._tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
 
 
-class _Pieces(dict[int, str]):
-    """Texts of single tokens, each decoded when first asked for."""
+class _Pieces(dict[int, bytes]):
+    """Bytes of single tokens, each decoded when first asked for."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         super().__init__()
         self._decode = decode
 
-    def __missing__(self, token_id: int) -> str:
-        piece = self[token_id] = self._decode([token_id])
+    def __missing__(self, token_id: int) -> bytes:
+        piece = self[token_id] = self._decode([token_id]).encode()
         return piece
 
 

@@ -331,6 +331,16 @@ class SlotCache(Cache):
             self._home_positions = homes
         self.capacity = capacity
 
+    @torch.inference_mode()
+    def fit(self) -> None:
+        """Give back the slots behind the last token."""
+        capacity = _rounded(self.length)
+        for layer in self.slot_layers:
+            layer.grow(capacity, self.length)
+        if self._home_positions is not None:
+            self._home_positions = self._home_positions[:capacity].clone()
+        self.capacity = capacity
+
     def extend(self, length: int) -> None:
         """Lengthen the sequence to `length` tokens; the new positions are pending."""
         if length > self.length:
@@ -373,8 +383,14 @@ class SlotCache(Cache):
     def clone(self) -> "SlotCache":
         """Copy the cache: for benchmarks and tests that start several edits from one state."""
         copy = SlotCache(len(self.slot_layers), self.capacity, self.limit)
+        self.copy_into(copy)
+        return copy
+
+    @torch.inference_mode()
+    def copy_into(self, copy: "SlotCache") -> None:
+        """Copy the state into an empty cache of the same capacity, for as many layers as it has."""
         copy.length, copy.pending, copy._rotation = self.length, self.pending, self._rotation
-        for ours, theirs in zip(copy.slot_layers, self.slot_layers, strict=True):
+        for ours, theirs in zip(copy.slot_layers, self.slot_layers, strict=False):
             if theirs.is_initialized:
                 ours.keys = _grown(theirs.keys, self.capacity, self.length)
                 ours.values = _grown(theirs.values, self.capacity, self.length)
@@ -386,7 +402,6 @@ class SlotCache(Cache):
                 ours.is_initialized = True
         if self._home_positions is not None:
             copy._home_positions = self._home_positions.clone()
-        return copy
 
     @torch.inference_mode()
     def check_integrity(self) -> None:

@@ -1,0 +1,157 @@
+"""Whole texts to cut cases from, and what cutting needs: lines, names, spots, the edit between two."""
+
+import re
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from random import Random
+
+from pie_cli.editing.hunks import diff_lines, split_lines
+from pie_cli.evaluation.cases import EvalCase, Task
+
+MIN_TARGET_CHARS = 8
+"""Characters, blanks aside, of the shortest line that is asked for."""
+
+MIN_CONTEXT_LINES = 20
+"""Lines that stand before a spot at least."""
+
+_MIN_NAME = 4
+_NAME = re.compile(r"[^\W\d]\w*")
+
+# A token of code is rarely shorter; four fifths leave room for the lines above the edit.
+_CHARS_PER_TOKEN = 3.0
+_REACH = 0.8
+
+_SIZES = range(2_000, 60_000)
+"""Characters of the files of the standard library that serve as documents."""
+
+LANGUAGES = {
+    ".py": "python",
+    ".java": "java",
+    ".ts": "typescript",
+    ".tsx": "typescript",
+    ".js": "javascript",
+    ".go": "go",
+    ".rs": "rust",
+    ".c": "c",
+    ".h": "c",
+    ".cc": "cpp",
+    ".cpp": "cpp",
+    ".md": "prose",
+    ".rst": "prose",
+    ".txt": "prose",
+}
+"""Languages by the ending of a path."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole text.
+
+    Attributes:
+        id: unique within its set.
+        path: of the file, for the prompt's head.
+        language: "python", "java" and so on.
+        text: all of it.
+        line: 0-based line to predict, where the source names one.
+    """
+
+    id: str
+    path: str
+    language: str
+    text: str
+    line: int | None = None
+
+
+def language_of(path: str) -> str:
+    """Name the language of a path by its ending; "text" for what is unknown."""
+    return LANGUAGES.get(PurePath(path).suffix.lower(), "text")
+
+
+def identifiers(text: str) -> set[str]:
+    """Collect the identifiers of four characters or more."""
+    return {name for name in _NAME.findall(text) if len(name) >= _MIN_NAME}
+
+
+def is_target(line: str) -> bool:
+    """Tell whether a line is worth asking for: long enough, and no comment."""
+    content = line.strip()
+    return len(content) >= MIN_TARGET_CHARS and not content.startswith(("#", "//", "*", "/*"))
+
+
+def reach_start(lines: Sequence[str], spot: int, context_tokens: int) -> int:
+    """Return the first line before a spot that a prompt of so many tokens surely holds.
+
+    An edit above it would not be seen.
+    """
+    left = int(context_tokens * _CHARS_PER_TOKEN * _REACH)
+    line = spot
+    while line > 0 and left >= len(lines[line - 1]):
+        line -= 1
+        left -= len(lines[line])
+    return line
+
+
+def spot_of(document: Document, lines: Sequence[str], random: Random) -> int | None:
+    """Return the line to predict: the source's own, or one out of the text's second half."""
+    if document.line is not None:
+        return document.line
+    first = max(MIN_CONTEXT_LINES, len(lines) // 2)
+    spots = [index for index in range(first, len(lines)) if is_target(lines[index])]
+    return random.choice(spots) if spots else None
+
+
+def edit_case(
+    id: str,
+    task: Task,
+    document: Document,
+    before: str,
+    after: str,
+    target: str,
+    kind: str,
+    obsolete: tuple[str, ...] = (),
+) -> EvalCase | None:
+    """Describe the edit between two texts that end at the spot.
+
+    Returns:
+        The case, or None where the texts are equal.
+    """
+    hunks = diff_lines(before, after)
+    if not hunks:
+        return None
+    old, new = split_lines(before), split_lines(after)
+    changed = [line for hunk in hunks for line in old[hunk.old_start : hunk.old_stop]]
+    changed += [line for hunk in hunks for line in new[hunk.new_start : hunk.new_stop]]
+    return EvalCase(
+        id=id,
+        task=task,
+        path=document.path,
+        language=document.language,
+        before=before,
+        after=after,
+        target=target,
+        distance=len(new) - hunks[-1].new_stop + 1,
+        shares_identifier=bool(identifiers(target) & identifiers("".join(changed))),
+        kind=kind,
+        obsolete=obsolete,
+    )
+
+
+def built_in_documents() -> Iterator[Document]:
+    """Give the Python sources that stand on every machine: pie's own, then the standard library's.
+
+    In the order of their paths. The library's differ from one Python version to the next, so a
+    result names both.
+    """
+    package = Path(__file__).parents[1]
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in (*sorted(package.rglob("*.py")), *sorted(library.glob("*.py"))):
+        root = package.parent if path.is_relative_to(package) else library
+        name = path.relative_to(root).as_posix()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if len(text) in _SIZES:
+            yield Document(f"builtin-{name}", name, "python", text)

@@ -1,0 +1,324 @@
+"""Where cases come from: files, folders, data sets, repositories, or what every machine has."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from pathlib import Path
+from random import Random
+from typing import Final, TypeVar
+
+from pie_cli.editing.hunks import split_lines
+from pie_cli.errors import InputError
+from pie_cli.evaluation.adversarial import adversarial_cases
+from pie_cli.evaluation.cases import EvalCase, EvalSession
+from pie_cli.evaluation.documents import Document, built_in_documents
+from pie_cli.evaluation.history import read_history, repositories
+from pie_cli.evaluation.hub import data_set
+from pie_cli.evaluation.prose import SHAPES, prose_case, prose_documents
+from pie_cli.evaluation.records import Problems, Skipped, read_records, record_files
+from pie_cli.evaluation.shapes import MalformedRecord, Material, understand
+from pie_cli.evaluation.synthesis import SYNTHETIC, synthetic_case
+
+TASKS: Final = (
+    "real",
+    "insertion",
+    "deletion",
+    "multi",
+    "adversarial",
+    "prose",
+    "short",
+    "session",
+    "all",
+)
+"""What `load` takes as a task."""
+
+SHORT_TOKENS: Final = 512
+"""Tokens, estimated, of the longest short context."""
+
+_SHORT_CHARS = 3 * SHORT_TOKENS
+_PROSE = (".txt", ".md", ".rst")
+_HUB = "hub:"
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """How cases are synthesised.
+
+    Attributes:
+        lines: that an edit takes out or puts in, at each place.
+        places: of a `multi` edit, insertions and deletions in turn.
+        context_tokens: of the prompts that the cases are for: edits stand within it.
+    """
+
+    lines: int = 3
+    places: int = 4
+    context_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no edit."""
+        for name in ("lines", "places", "context_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", "it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a source gave.
+
+    Attributes:
+        cases: ids are unique.
+        sessions: likewise.
+        skipped: records that were left out.
+        source: what was read, for a report.
+    """
+
+    cases: tuple[EvalCase, ...]
+    sessions: tuple[EvalSession, ...]
+    skipped: tuple[Skipped, ...]
+    source: str
+
+
+def load(
+    spec: str | None,
+    task: str,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    strict: bool = False,
+    options: TaskOptions | None = None,
+) -> Loaded:
+    """Load or make the cases of a task; the same arguments give the same cases.
+
+    Args:
+        spec: a file of records (.jsonl, .jsonl.gz, .parquet), a folder of them, a git repository or
+            a folder of some, a text or a folder of texts (prose), "hub:NAME" for a data set; None
+            for the Python sources of pie and of the standard library, and for `prose` the texts
+            that come with installed packages.
+        task: one of `TASKS`.
+        seed: of all that is chosen at random.
+        limit: most cases of a task, spread evenly over all there are.
+        strict: end at the first malformed record instead of leaving it out.
+        options: how cases are synthesised.
+
+    Raises:
+        InputError: an unknown task, nothing to read, a malformed record under `strict`, no cases.
+        PieError: pyarrow is needed and not installed.
+    """
+    if task not in TASKS:
+        raise InputError(f"unknown task {task!r}", f"use one of {', '.join(TASKS)}")
+    stock = _Stock(spec, seed, Problems(strict), options or TaskOptions())
+    wanted = [name for name in TASKS if name != "all"] if task == "all" else [task]
+    cases: list[EvalCase] = []
+    sessions: list[EvalSession] = []
+    for name in wanted:
+        if name == "session":
+            sessions = spread(_unique(stock.sessions()), limit)
+        else:
+            cases += spread(_unique(stock.cases(name)), limit)
+    if not cases and not sessions:
+        raise _nothing(spec, task, stock.problems.skipped)
+    return Loaded(tuple(cases), tuple(sessions), tuple(stock.problems.skipped), stock.name)
+
+
+def spread(items: Sequence[_Item], limit: int | None) -> list[_Item]:
+    """Take at most `limit` items, evenly spread, the first among them."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[index * len(items) // limit] for index in range(limit)]
+
+
+class _Stock:
+    """What one source holds, read once; cases are made from it for one task after the other.
+
+    Attributes:
+        name: of the source.
+        problems: what had to be left out.
+    """
+
+    def __init__(
+        self, spec: str | None, seed: int, problems: Problems, options: TaskOptions
+    ) -> None:
+        self.name = spec or "built-in Python sources"
+        self.problems = problems
+        self._seed = seed
+        self._options = options
+        self._prose_path = Path(spec) if spec and _holds_prose(Path(spec)) else None
+        self._built_in = spec is None
+        self._materials = self._read(spec)
+
+    def cases(self, task: str) -> list[EvalCase]:
+        """Return the cases of a task."""
+        if task == "real":
+            return [item.case for item in self._materials if item.case]
+        if task == "prose":
+            return list(self._prose())
+        if task == "short":
+            return list(self._short())
+        if task == "adversarial":
+            return _by_kind(
+                case
+                for document in self._documents
+                for case in adversarial_cases(
+                    document, self._random(document.id, task), self._options.context_tokens
+                )
+            )
+        return list(self._synthetic(task, self._documents, self._options))
+
+    def sessions(self) -> list[EvalSession]:
+        """Return the sessions."""
+        return [item.session for item in self._materials if item.session]
+
+    @property
+    def _documents(self) -> list[Document]:
+        return [item.document for item in self._materials if item.document]
+
+    def _random(self, *about: str) -> Random:
+        """Return a generator that depends on the seed and on what it is for, on nothing else."""
+        return Random("\0".join([str(self._seed), *about]))
+
+    def _read(self, spec: str | None) -> list[Material]:
+        if spec is None:
+            return [Material(document=document) for document in built_in_documents()]
+        path = data_set(spec.removeprefix(_HUB)) if spec.startswith(_HUB) else Path(spec)
+        if path.is_dir() and not record_files(path):
+            found = repositories(path)
+            if not found and not self._prose_path:
+                raise InputError(
+                    f"no cases in {path}: neither records nor git repositories",
+                    "name a folder with .jsonl, .jsonl.gz or .parquet files, or repositories",
+                )
+            return [
+                material
+                for repository in found
+                for material in read_history(repository, self._random(repository.name))
+            ]
+        return [] if self._prose_path else list(self._records(record_files(path)))
+
+    def _records(self, files: Iterable[Path]) -> Iterator[Material]:
+        for file in files:
+            for where, record in read_records(file, self.problems):
+                if record.keys() == {"repo", "license", "head", "texts"}:
+                    continue  # licence texts stand beside the edits
+                try:
+                    yield understand(record, where)
+                except MalformedRecord as error:
+                    self.problems.skip(where, str(error))
+
+    def _synthetic(
+        self, task: str, documents: Sequence[Document], options: TaskOptions
+    ) -> Iterator[EvalCase]:
+        for document, other in _with_neighbours(documents):
+            for name in SYNTHETIC:
+                if name == task:
+                    case = synthetic_case(
+                        name,
+                        document,
+                        split_lines(other.text),
+                        self._random(document.id, task),
+                        lines=options.lines,
+                        places=options.places,
+                        context_tokens=options.context_tokens,
+                    )
+                    if case:
+                        yield case
+
+    def _prose(self) -> Iterator[EvalCase]:
+        if not self._built_in and not self._prose_path:
+            return
+        documents = list(prose_documents(self._prose_path))
+        for shape in SHAPES:
+            for document, other in _with_neighbours(documents):
+                random = self._random(document.id, shape)
+                foreign = other.text.splitlines()
+                case = prose_case(document, shape, foreign, random, self._options.context_tokens)
+                if case:
+                    yield case
+
+    def _short(self) -> Iterator[EvalCase]:
+        """Cut real edits short; edit small tasks and the ends of other texts by a line."""
+        for item in self._materials:
+            if item.case and (cut := _cut(item.case)):
+                yield cut
+        documents = [
+            item.document
+            if item.short
+            else replace(item.document, text=item.document.text[:_SHORT_CHARS])
+            for item in self._materials
+            if item.document and not item.case and (item.short or item.document.line is None)
+        ]
+        options = TaskOptions(lines=1, places=2, context_tokens=SHORT_TOKENS)
+        for index, name in enumerate(SYNTHETIC):
+            for case in self._synthetic(name, documents[index :: len(SYNTHETIC)], options):
+                yield replace(case, id=f"{case.id}:short", task="short")
+
+
+def _with_neighbours(documents: Sequence[Document]) -> Iterator[tuple[Document, Document]]:
+    """Pair each document with the next one, the last with the first: where foreign lines are from."""
+    for index, document in enumerate(documents):
+        other = documents[(index + 1) % len(documents)]
+        if other is not document:
+            yield document, other
+
+
+def _cut(case: EvalCase) -> EvalCase | None:
+    """Cut both texts to the last lines that are short; None where the edit would be cut away."""
+    before, after = split_lines(case.before), split_lines(case.after)
+    common = next(
+        (i for i, (a, b) in enumerate(zip_longest(before, after)) if a != b), len(after)
+    )
+    start, size = len(after), 0
+    while start > 0 and size + len(after[start - 1]) <= _SHORT_CHARS:
+        start -= 1
+        size += len(after[start])
+    if start > common or not size:
+        return None
+    return replace(
+        case,
+        id=f"{case.id}:short",
+        task="short",
+        before="".join(before[start:]),
+        after="".join(after[start:]),
+    )
+
+
+def _by_kind(cases: Iterable[EvalCase]) -> list[EvalCase]:
+    """Order cases class by class, so that taking some evenly takes some of each class."""
+    return sorted(cases, key=lambda case: case.kind)
+
+
+def _unique(items: Sequence[_Item]) -> list[_Item]:
+    """Number the ids that occur again; the items stay in order."""
+    seen: dict[str, int] = {}
+    unique: list[_Item] = []
+    for item in items:
+        own: str = item.id  # type: ignore[attr-defined]
+        seen[own] = seen.get(own, 0) + 1
+        unique.append(item if seen[own] == 1 else replace(item, id=f"{own}#{seen[own]}"))  # type: ignore[type-var]
+    return unique
+
+
+def _holds_prose(path: Path) -> bool:
+    """Tell whether a path is a text of prose, or a folder with some and nothing else to read."""
+    if path.is_file():
+        return path.suffix in _PROSE
+    if not path.is_dir() or record_files(path) or repositories(path):
+        return False
+    return any(file.suffix in _PROSE for file in path.rglob("*"))
+
+
+def _nothing(spec: str | None, task: str, skipped: Sequence[Skipped]) -> InputError:
+    if spec is None:
+        return InputError(
+            f"task {task} has no built-in cases", "name some with --cases, such as a git repository"
+        )
+    if skipped:
+        first = skipped[0]
+        return InputError(
+            f"{spec} holds no cases: all {len(skipped)} records were left out, the first for "
+            f"{first.where}: {first.reason}",
+            "mend them",
+        )
+    return InputError(
+        f"{spec} holds no cases for task {task}", "try another task, or other cases"
+    )
