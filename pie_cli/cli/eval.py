@@ -154,13 +154,6 @@ def _load(options: EvalOptions, renderer: Renderer) -> Loaded:
         renderer.note(f"skipped {skipped.where}: {skipped.reason}")
     if len(loaded.skipped) > _SHOWN_SKIPS:
         renderer.note(f"skipped {len(loaded.skipped) - _SHOWN_SKIPS} more records")
-    if not loaded.cases and not loaded.sessions:
-        skipped_all = f", {len(loaded.skipped)} malformed records" if loaded.skipped else ""
-        raise InputError(
-            f"there is no case for the task {options.task!r} in "
-            f"{options.cases or 'what is built in'}{skipped_all}",
-            "name other --cases or another --task",
-        )
     return loaded
 
 

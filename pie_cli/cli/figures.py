@@ -243,7 +243,7 @@ def _save(path: Path, panels: Sequence[Panel], caption: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(which="both", labelsize=7)
         for label in (axes.xaxis.label, axes.yaxis.label):
-            label.set_size(8)
+            label.set_fontsize(8)
         handles, labels = axes.get_legend_handles_labels()
         legend |= dict(zip(labels, handles, strict=True))
     figure.suptitle(caption, fontsize=9)

@@ -218,7 +218,9 @@ def _choose(source: _Source, kind: str, random: Random) -> _Candidate | None:
         offers = list(maker(source, random))
         random.shuffle(offers)
         for offer in offers:
-            candidate = _placed(source, offer, random) if isinstance(offer, _Substitution) else offer
+            candidate = (
+                _placed(source, offer, random) if isinstance(offer, _Substitution) else offer
+            )
             if candidate is not None:
                 return candidate
     return None

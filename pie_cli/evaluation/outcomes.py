@@ -1,6 +1,6 @@
 """What is recorded of each case: what every strategy predicted there, how close, at what cost."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -94,11 +94,6 @@ def record_from_json(fields: Mapping[str, Any]) -> Record:
     """
     outcomes = {name: _outcome(entry) for name, entry in fields["outcomes"].items()}
     return Record(**{**fields, "outcomes": outcomes})
-
-
-def in_order(records: Iterable[Record]) -> list[Record]:
-    """Sort records, so that nothing depends on when or by which process they were made."""
-    return sorted(records, key=lambda record: (record.task, record.case, record.save))
 
 
 def _outcome(fields: Mapping[str, Any]) -> Outcome:

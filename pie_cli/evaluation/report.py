@@ -52,34 +52,33 @@ def render_report(document: Row, pictures: Iterable[str] = ()) -> str:
 
 def _head(document: Row) -> str:
     environment, settings = document["environment"], document["settings"]
-    lines = [
-        "# Evaluation",
-        "",
-        f"    {document['command']}",
-        "",
+    model = (
         f"Model {document['model']} ({environment['parameters'] / 1e6:,.1f} M parameters, "
         f"{environment['dtype']}), {settings['context_tokens']:,} tokens of context, seed "
-        f"{document['seed']}. Cases: {document['source']}.",
-        "",
+        f"{document['seed']}. Cases: {document['source']}."
+    )
+    commit = f" at {environment['commit'][:10]}" if environment["commit"] else ""
+    changed = " with uncommitted changes" if environment["uncommitted_changes"] else ""
+    machine = (
         f"{environment['device_name']}, {environment['threads']} threads, torch "
         f"{environment['torch']}, transformers {environment['transformers']}, Python "
-        f"{environment['python']}, pie {environment['pie']}"
-        + (f" at {environment['commit'][:10]}" if environment["commit"] else "")
-        + (" with uncommitted changes" if environment["uncommitted_changes"] else "")
-        + ".",
-        "",
-        _table(
-            ("task", "read", "truncated at the window", "edit outside the window, not measured"),
-            [
-                (task, n["cases"], n["truncated"], n["outside"])
-                for task, n in document["counts"].items()
-            ],
-        ),
-        "",
-        f"Records skipped: {len(document['skipped'])}.",
-    ]
-    lines += [f"- {entry['where']}: {entry['reason']}" for entry in document["skipped"]]
-    return "\n".join(lines)
+        f"{environment['python']}, pie {environment['pie']}{commit}{changed}."
+    )
+    counts = _table(
+        ("task", "read", "truncated at the window", "edit outside the window, not measured"),
+        [
+            (task, n["cases"], n["truncated"], n["outside"])
+            for task, n in document["counts"].items()
+        ],
+    )
+    skipped = "\n".join(
+        [
+            f"Records skipped: {len(document['skipped'])}.",
+            *(f"- {entry['where']}: {entry['reason']}" for entry in document["skipped"]),
+        ]
+    )
+    command = f"    {document['command']}"
+    return "\n\n".join(("# Evaluation", command, model, machine, counts, skipped))
 
 
 def _accuracy(document: Row) -> str:
@@ -98,8 +97,8 @@ def _accuracy(document: Row) -> str:
     columns = ("task", "strategy", "cases", "EM, %", "ES", "first token, ms", "reduction, %")
     return _section(
         "Accuracy and time",
-        "EM: exact match with the true line, with its 95 % interval; ES: edit similarity, 0 to 100. "
-        "Time: median from having the token ids (alignment, plan, splice, re-rotation and forward "
+        "EM: exact match with the true line, with its 95 % interval; ES: edit similarity, 0 to "
+        "100. Time: median from having the token ids (alignment, plan, splice, re-rotation and forward "
         "pass) to the first token.",
         _table(columns, rows),
     )
@@ -135,9 +134,10 @@ def _fidelity(document: Row) -> str:
     )
     return _section(
         "Faithfulness to full recompute",
-        "Same line: the line that full recompute predicts, to the character, with its 95 % interval. "
-        "KL: divergence of the next token's distribution from full recompute's, in nats. Stale echo: "
-        "predictions that use a name or value the edit took out, where full recompute's does not.",
+        "Same line: the line that full recompute predicts, to the character, with its 95 % "
+        "interval. KL: divergence of the next token's distribution from full recompute's, in nats. "
+        "Stale echo: predictions that use a name or value the edit took out, where full "
+        "recompute's does not.",
         _table(columns, rows),
     )
 
@@ -289,7 +289,7 @@ def _weighted(steps: Sequence[Row], name: str, policy: str) -> float | None:
     parts = [(step[name][policy], step["sessions"]) for step in steps]
     if any(value is None for value, _ in parts):
         return None
-    return sum(value * sessions for value, sessions in parts)
+    return float(sum(value * sessions for value, sessions in parts))
 
 
 def _tasks(rows: Iterable[Row]) -> Iterable[tuple[str, Row]]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pie_cli.errors import PieError
 
@@ -84,7 +84,8 @@ def join_team(device: str) -> Team:
     return Team(state.process_index, state.num_processes, state.local_process_index)
 
 
-def _state(*, cpu: bool = False) -> "PartialState":
+def _state(*, cpu: bool = False) -> Any:
+    """Return accelerate's view of the processes, which is one object however often it is made."""
     from accelerate import PartialState
 
     return PartialState(cpu=cpu)

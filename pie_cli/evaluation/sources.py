@@ -264,9 +264,7 @@ def _with_neighbours(documents: Sequence[Document]) -> Iterator[tuple[Document, 
 def _cut(case: EvalCase) -> EvalCase | None:
     """Cut both texts to the last lines that are short; None where the edit would be cut away."""
     before, after = split_lines(case.before), split_lines(case.after)
-    common = next(
-        (i for i, (a, b) in enumerate(zip_longest(before, after)) if a != b), len(after)
-    )
+    common = next((i for i, (a, b) in enumerate(zip_longest(before, after)) if a != b), len(after))
     start, size = len(after), 0
     while start > 0 and size + len(after[start - 1]) <= _SHORT_CHARS:
         start -= 1
@@ -319,6 +317,4 @@ def _nothing(spec: str | None, task: str, skipped: Sequence[Skipped]) -> InputEr
             f"{first.where}: {first.reason}",
             "mend them",
         )
-    return InputError(
-        f"{spec} holds no cases for task {task}", "try another task, or other cases"
-    )
+    return InputError(f"{spec} holds no cases for task {task}", "try another task, or other cases")

@@ -13,7 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from pie_cli.evaluation.bootstrap import interval
-from pie_cli.evaluation.outcomes import Outcome, Record, in_order
+from pie_cli.evaluation.outcomes import Outcome, Record
+from pie_cli.evaluation.sources import TASKS
 from pie_cli.timing import median, percentile
 
 FULL = "full"
@@ -101,7 +102,7 @@ def summarise(records: Iterable[Record], strategies: Sequence[str], seed: int) -
         `counts`, `rows`, `paired`, `groups`, `cosines` and `sessions`, as JSON's types; docs/cli.md
         describes them.
     """
-    ordered = in_order(records)
+    ordered = sorted(records, key=_place)
     measured = [record for record in ordered if not record.outside]
     plain = [record for record in measured if not record.saves]
     replayed = [record for record in measured if record.saves]
@@ -116,6 +117,10 @@ def summarise(records: Iterable[Record], strategies: Sequence[str], seed: int) -
         "cosines": _cosines(plain, strategies),
         "sessions": _sessions(replayed, _policies(replayed, strategies)),
     }
+
+
+def _place(record: Record) -> tuple[int, str, int]:
+    return TASKS.index(record.task), record.case, record.save
 
 
 def _counts(records: Sequence[Record]) -> dict[str, dict[str, int]]:

@@ -82,12 +82,12 @@ def synthetic_case(
     )
 
 
-def _block(
-    lines: Sequence[str], start: int, stop: int, size: int, random: Random
-) -> int | None:
+def _block(lines: Sequence[str], start: int, stop: int, size: int, random: Random) -> int | None:
     """Find a block of lines inside a stretch that is not all blank; a line around it stays."""
     places = [
-        at for at in range(start, stop - size) if any(line.strip() for line in lines[at : at + size])
+        at
+        for at in range(start, stop - size)
+        if any(line.strip() for line in lines[at : at + size])
     ]
     return random.choice(places) if places else None
 

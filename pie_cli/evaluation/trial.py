@@ -15,6 +15,8 @@ from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.plan import Plan, make_plan
 from pie_cli.engine.prompt_cache import EditedCache
 from pie_cli.errors import ModelError
+from pie_cli.evaluation import eviction
+from pie_cli.evaluation.deviation import deviating_positions
 from pie_cli.evaluation.metrics import (
     edit_similarity,
     exact_match,
@@ -161,18 +163,15 @@ class Laboratory:
             )
         )
         for repair in by_tensors:
-            from pie_cli.evaluation.deviation import deviating_positions
-
-            budget = repair.budget.of(len(new_ids))
-            positions.update(deviating_positions(self.model, slots, alignment, new_ids, budget))
+            positions.update(
+                deviating_positions(self.model, slots, alignment, new_ids, repair.budget)
+            )
         return tuple(sorted(positions))
 
     def _execute(
         self, strategy: Strategy, slots: SlotCache, plan: Plan, new_ids: Sequence[int]
     ) -> Executed:
         if strategy.evict is not None:
-            from pie_cli.evaluation import eviction
-
             return eviction.run(self.model, slots, strategy, plan, new_ids)
         return execute(self.model.loaded.model, slots, plan, new_ids, self.model.gate.rotation)
 
