@@ -55,7 +55,7 @@ Panel = Callable[["Axes"], None]
 def _figures(document: dict[str, Any]) -> dict[str, list[Panel]]:
     """Give the panels of each picture, none where there is nothing to show."""
     style = _Style(document["settings"]["strategies"])
-    plain = [row for row in document["rows"] if row["task"] != _SESSION]
+    plain = [row for row in document["rows"] if row["task"] != _SESSION and row["cases"]]
     tasks = list(dict.fromkeys(row["task"] for row in plain))
     groups, drift = document["groups"], document["sessions"]["drift"]
     return {

@@ -78,7 +78,7 @@ def _head(document: Row) -> str:
         ]
     )
     command = f"    {document['command']}"
-    return "\n\n".join(("# Evaluation", command, model, machine, counts, skipped))
+    return f"# Evaluation\n\n{command}\n\n{model}\n\n{machine}\n\n{counts}\n\n{skipped}"
 
 
 def _accuracy(document: Row) -> str:
@@ -98,8 +98,8 @@ def _accuracy(document: Row) -> str:
     return _section(
         "Accuracy and time",
         "EM: exact match with the true line, with its 95 % interval; ES: edit similarity, 0 to "
-        "100. Time: median from having the token ids (alignment, plan, splice, re-rotation and forward "
-        "pass) to the first token.",
+        "100. Time: median from having the token ids (alignment, plan, splice, re-rotation and "
+        "forward pass) to the first token.",
         _table(columns, rows),
     )
 
@@ -330,7 +330,9 @@ def _number(number: float | None, digits: int) -> str:
     return "" if number is None else f"{number:,.{digits}f}"
 
 
-def _time(duration_ms: float) -> str:
+def _time(duration_ms: float | None) -> str:
+    if duration_ms is None:
+        return ""
     return f"{duration_ms:,.0f}" if duration_ms >= 100 else f"{duration_ms:.1f}"
 
 

@@ -82,11 +82,11 @@ def prepare_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -
             other settings, which it names; or the folder cannot be written.
     """
     check_folder(folder, resume=resume)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     noted = _noted_settings(folder)
     if resume and noted is not None:
         _check_same(folder, noted, settings)
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from pie_cli.evaluation.bootstrap import interval
 from pie_cli.evaluation.outcomes import Outcome, Record
 from pie_cli.evaluation.sources import TASKS
-from pie_cli.timing import median, percentile
+from pie_cli.timing import median, p95
 
 FULL = "full"
+SESSION = "session"
 
 Values = Callable[[Outcome], float | None]
 
@@ -103,19 +104,17 @@ def summarise(records: Iterable[Record], strategies: Sequence[str], seed: int) -
         describes them.
     """
     ordered = sorted(records, key=_place)
-    measured = [record for record in ordered if not record.outside]
-    plain = [record for record in measured if not record.saves]
-    replayed = [record for record in measured if record.saves]
+    plain = [record for record in ordered if record.task != SESSION]
+    replayed = [record for record in ordered if record.task == SESSION]
+    policies = _policies(replayed, strategies)
+    measured = [record for record in plain if not record.outside]
     return {
         "counts": _counts(ordered),
-        "rows": [
-            *_rows(plain, strategies, seed),
-            *_rows(replayed, _policies(replayed, strategies), seed),
-        ],
-        "paired": _paired(plain, strategies, seed),
-        "groups": _groups(plain, strategies),
-        "cosines": _cosines(plain, strategies),
-        "sessions": _sessions(replayed, _policies(replayed, strategies)),
+        "rows": [*_rows(plain, strategies, seed), *_rows(replayed, policies, seed)],
+        "paired": _paired(measured, strategies, seed),
+        "groups": _groups(measured, strategies),
+        "cosines": _cosines(measured, strategies),
+        "sessions": _sessions([record for record in replayed if not record.outside], policies),
     }
 
 
@@ -144,61 +143,72 @@ def _policies(records: Sequence[Record], strategies: Sequence[str]) -> list[str]
 
 
 def _rows(records: Sequence[Record], names: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """Give a row a task and strategy, also where the edits of all cases lie outside the window."""
     return [
-        _row(task, name, group, seed)
+        _row(task, name, [record for record in group if not record.outside], seed)
         for task, group in _by(records, lambda record: record.task).items()
         for name in names
     ]
 
 
 def _row(task: str, name: str, records: Sequence[Record], seed: int) -> dict[str, Any]:
-    """Return one strategy's figures on one task."""
+    """Return one strategy's figures on one task; null where nothing was measured."""
     outcomes = [record.outcomes[name] for record in records]
-    full = [record.outcomes[FULL] for record in records]
     strategy, _, every = name.partition("@")
+    prompt_tokens = sum(record.prompt_tokens for record in records)
+    encoded = [float(outcome.encoded) for outcome in outcomes]
     kl = [outcome.kl for outcome in outcomes]
     times = [outcome.first_token_ms for outcome in outcomes]
-    full_ms = median([outcome.first_token_ms for outcome in full])
+    full_ms = _of(median, [record.outcomes[FULL].first_token_ms for record in records])
+    time_ms = _of(median, times)
+    reduction = None
+    if time_ms is not None and full_ms:
+        reduction = 100 * (1 - time_ms / full_ms)
+    share = 100 * sum(encoded) / prompt_tokens if prompt_tokens else None
+
+    def interval_of(value: Values, digits: int = 3) -> list[float] | None:
+        return _interval(records, lambda record: value(record.outcomes[name]), seed, digits)
+
     return {
         "task": task,
         "strategy": strategy,
-        "refresh_every": (int(every) if every else 0) if records[0].saves else None,
+        "refresh_every": int(every or 0) if task == SESSION else None,
         "cases": len(records),
         "em": _rounded(_mean(outcomes, _em), 3),
         "es": _rounded(_mean(outcomes, _es), 3),
         "agreement": _rounded(_mean(outcomes, _agrees), 3),
-        "kl_mean": _rounded(fmean(kl), 9),
-        "kl_p95": _rounded(percentile(kl, 95), 9),
-        "kl_max": _rounded(max(kl), 9),
+        "kl_mean": _rounded(_of(fmean, kl), 9),
+        "kl_p95": _rounded(_of(p95, kl), 9),
+        "kl_max": _rounded(_of(max, kl), 9),
         "stale_echo": _rounded(_mean(outcomes, _echo), 3),
-        "encoded_tokens_mean": _rounded(fmean(outcome.encoded for outcome in outcomes), 3),
-        "encoded_pct": _rounded(
-            100
-            * sum(outcome.encoded for outcome in outcomes)
-            / sum(record.prompt_tokens for record in records),
-            3,
-        ),
-        "stale_tokens_mean": _rounded(fmean(outcome.stale for outcome in outcomes), 3),
+        "encoded_tokens_mean": _rounded(_of(fmean, encoded), 3),
+        "encoded_pct": _rounded(share, 3),
+        "stale_tokens_mean": _rounded(_mean(outcomes, lambda outcome: outcome.stale), 3),
         "key_cosine": _rounded(_mean_layers(outcome.key_cosine for outcome in outcomes), 6),
         "value_cosine": _rounded(_mean_layers(outcome.value_cosine for outcome in outcomes), 6),
-        "cache_bytes_mean": round(fmean(outcome.cache_bytes for outcome in outcomes)),
-        "first_token_ms_median": _rounded(median(times), 3),
-        "first_token_ms_p95": _rounded(percentile(times, 95), 3),
-        "reduction_pct": _rounded(100 * (1 - median(times) / full_ms), 3),
+        "cache_bytes_mean": _rounded(_mean(outcomes, lambda outcome: outcome.cache_bytes), 0),
+        "first_token_ms_median": _rounded(time_ms, 3),
+        "first_token_ms_p95": _rounded(_of(p95, times), 3),
+        "reduction_pct": _rounded(reduction, 3),
         "ci": {
-            "em": _interval(records, lambda record: _em(record.outcomes[name]), seed),
-            "es": _interval(records, lambda record: _es(record.outcomes[name]), seed),
-            "agreement": _interval(records, lambda record: _agrees(record.outcomes[name]), seed),
-            "stale_echo": _interval(records, lambda record: _echo(record.outcomes[name]), seed),
-            "kl_mean": _interval(records, lambda record: _kl(record.outcomes[name]), seed, 9),
+            "em": interval_of(_em),
+            "es": interval_of(_es),
+            "agreement": interval_of(_agrees),
+            "stale_echo": interval_of(_echo),
+            "kl_mean": interval_of(_kl, 9),
         },
     }
+
+
+def _of(statistic: Callable[[Sequence[float]], float], values: Sequence[float]) -> float | None:
+    """Return a statistic; None of nothing."""
+    return statistic(values) if values else None
 
 
 def _interval(
     records: Sequence[Record], value: Callable[[Record], float | None], seed: int, digits: int = 3
 ) -> list[float] | None:
-    """Return the bootstrap interval of a mean; None where no record has a value."""
+    """Return the bootstrap interval of a mean; None where no value, or one that is no number."""
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for record in records:
@@ -206,11 +216,9 @@ def _interval(
         if number is not None:
             sums[record.case] += number
             counts[record.case] += 1
-    if not sums:
+    if not sums or not all(map(math.isfinite, sums.values())):
         return None
     low, high = interval(list(sums.values()), list(counts.values()), seed)
-    if not math.isfinite(low + high):
-        return None
     return [round(low, digits), round(high, digits)]
 
 
@@ -302,14 +310,15 @@ def _cosines(records: Sequence[Record], strategies: Sequence[str]) -> list[dict[
     return found
 
 
-def _by_layer(rows: Iterable[Sequence[float] | None]) -> list[float]:
+def _by_layer(rows: Iterable[Sequence[float] | None]) -> list[float | None]:
     there = [row for row in rows if row]
-    return [round(fmean(layer), 6) for layer in zip(*there, strict=True)]
+    return [_rounded(fmean(layer), 6) for layer in zip(*there, strict=True)]
 
 
 def _mean_layers(rows: Iterable[Sequence[float] | None]) -> float | None:
     layers = _by_layer(rows)
-    return fmean(layers) if layers else None
+    numbers = [cosine for cosine in layers if cosine is not None]
+    return fmean(numbers) if numbers and len(numbers) == len(layers) else None
 
 
 # Sessions
