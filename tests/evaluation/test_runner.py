@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from tests.evaluation.helpers import case
 from pie_cli.editing.hunks import align
 from pie_cli.engine.decode import execute
 from pie_cli.engine.plan import make_plan
@@ -18,6 +17,7 @@ from pie_cli.evaluation.trial import FULL, Laboratory
 from pie_cli.session import EditableModel, EditSession, Settings
 from pie_cli.spans import Alignment, KeptRun
 from pie_cli.strategies import parse
+from tests.evaluation.helpers import case
 
 NAMES = ("full", "prefix", "cfe", "pie", "pie+seam", "pie+random:20%", "pie+deviation:20%")
 BUDGET = 900

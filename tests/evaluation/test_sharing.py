@@ -48,7 +48,7 @@ def test_several_processes_without_accelerate_are_told_what_to_install(
     real = builtins.__import__
 
     def without(name: str, *arguments, **keywords):
-        if name.split(".")[0] == "accelerate":
+        if name.split(".", maxsplit=1)[0] == "accelerate":
             raise ImportError(name)
         return real(name, *arguments, **keywords)
 
