@@ -4,12 +4,12 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from pie_cli import strategies
 from pie_cli.errors import DeviceError, InputError
 
 DEFAULT_MODEL: Final = "pie-nano"
 """The embedded model: what every command uses without `--model`."""
 
-STRATEGIES: Final = ("full", "prefix", "cfe", "pie")
 COMPARISONS: Final = ("full", "prefix", "none")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
@@ -26,7 +26,7 @@ class Settings:
         model: alias, local folder or hub name.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         dtype: "auto", "float32", "bfloat16" or "float16".
-        strategy: how an edit becomes a plan.
+        strategy: how an edit becomes a plan: a name that `strategies.parse` reads.
         compare: what the comparison run recomputes: all, what follows the first change, nothing.
         at: where the prediction stands: "end" or a line, counted from 1.
         max_tokens: most tokens in a predicted line.
@@ -44,7 +44,7 @@ class Settings:
     model: str = DEFAULT_MODEL
     device: str = "auto"
     dtype: str = "auto"
-    strategy: str = "pie"
+    strategy: str = strategies.DEFAULT_STRATEGY
     compare: str = "full"
     at: str = "end"
     max_tokens: int = 64
@@ -57,7 +57,7 @@ class Settings:
         """Refuse values that could only fail later."""
         check_device(self.device)
         check_dtype(self.dtype)
-        _check_choice("strategy", self.strategy, STRATEGIES)
+        strategies.check(self.strategy)
         _check_choice("comparison", self.compare, COMPARISONS)
         if not _SPOT.fullmatch(self.at):
             raise InputError(

@@ -21,6 +21,7 @@ from pie_cli.config import Settings
 from pie_cli.editing.applying import FilePatch, apply
 from pie_cli.editing.hunks import LineHunk, align, diff_lines
 from pie_cli.editing.prompts import ContextFile, Prompt, PromptBuilder
+from pie_cli.editing.repair import refresh_positions
 from pie_cli.editing.spots import Position, Spot, moved_edge, position_at
 from pie_cli.editing.tokens import TextTokenizer
 from pie_cli.engine.decode import DecodeOptions, Line
@@ -33,6 +34,7 @@ from pie_cli.errors import CacheCapacityError, InputError, ModelError
 from pie_cli.models.loading import LoadedModel
 from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
 from pie_cli.spans import Alignment
+from pie_cli.strategies import parse
 from pie_cli.timing import elapsed_ms
 
 __all__ = ["Comparison", "EditSession", "EditableModel", "Prediction", "prepare"]
@@ -145,6 +147,7 @@ class EditSession:
         )
         # Text and spot outlive a failure, which costs the cache: the spot moves with the next edit.
         self._spot = Spot.parse(self.settings.at)
+        self._strategy = parse(self.settings.strategy)
         self._text: str | None = None
         self._context: tuple[ContextFile, ...] = ()
         self._state: _State | None = None
@@ -236,9 +239,16 @@ class EditSession:
         offset = spot.offset(text)
         prompt = self._prompts.build(text[:offset], moved_edge(state.prompt.edge, hunks))
         tokenized = time.perf_counter()
-        plan = state.cache.plan(
-            self.settings.strategy, align(state.prompt.token_ids, prompt.token_ids)
+        alignment = align(state.prompt.token_ids, prompt.token_ids)
+        refresh = refresh_positions(
+            self._strategy,
+            alignment,
+            state.prompt.token_ids,
+            prompt.token_ids,
+            self.model.tokenizer.pieces,
+            exact=state.stale_from,
         )
+        plan = state.cache.plan(self._strategy.name, alignment, refresh)
         planned = time.perf_counter()
         with self._guarded():
             line = state.cache.decode_line(

@@ -1,11 +1,11 @@
 """Strategies by name: what an edit keeps of the cache, and which further tokens it computes anew.
 
-    full, prefix, cfe, pie          what is kept, see docs/method.md
-    pie+seam:4                      pie, and the 4 tokens behind each hunk anew
-    pie+seam:4+tail:8               mixtures; a budget is a number of tokens or a share of the prompt
-    pie+names:5%
-    pie+evict:4+1024                pie, then all but 4 sinks and 1,024 recent tokens dropped: a
-                                    question for evaluation, no way to predict
+full, prefix, cfe, pie          what is kept, see docs/method.md
+pie+seam:8                      pie, and the 8 tokens behind each hunk anew
+pie+seam:8+tail:16              mixtures; a budget is a number of tokens or a share of the prompt
+pie+names:5%
+pie+evict:4+1024                pie, then all but 4 sinks and 1,024 recent tokens dropped: a
+                                question for evaluation, no way to predict
 """
 
 import re
@@ -19,6 +19,12 @@ from pie_cli.errors import InputError
 
 BASES: Final = ("full", "prefix", "cfe", "pie")
 """What a plan keeps."""
+
+DEFAULT_STRATEGY: Final = "pie+seam"
+"""What predicts where nothing else is asked for: chosen by measurement, docs/log.md."""
+
+BENCHED: Final = (*BASES, DEFAULT_STRATEGY)
+"""What is measured where nothing else is asked for."""
 
 _TERM = re.compile(r"([a-z]+)(?::(\d+(?:\.\d+)?)(%?))?")
 
@@ -45,7 +51,7 @@ class Budget:
 
 REPAIRS: Final[Mapping[str, Budget]] = MappingProxyType(
     {
-        "seam": Budget(4),
+        "seam": Budget(8),
         "tail": Budget(16),
         "names": Budget(5, percent=True),
         "random": Budget(5, percent=True),
@@ -142,6 +148,16 @@ def parse(text: str) -> Strategy:
     if repairs and base != "pie":
         raise InputError(f"strategy {text!r} repairs {base}", "repairs go with pie: pie+seam")
     return Strategy(base, tuple(repairs), evict)
+
+
+def check(text: str) -> None:
+    """Refuse a name that is none, or of a strategy that only evaluation can run.
+
+    Raises:
+        InputError: with what there is.
+    """
+    if not parse(text).serves:
+        raise InputError(f"strategy {text!r} cannot predict", "it is there for `pie eval`")
 
 
 def _repair(text: str, term: str) -> Repair:

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from pie_cli.config import COMPARISONS, DEVICES, DTYPES, STRATEGIES, Settings
+from pie_cli.config import COMPARISONS, DEVICES, DTYPES, Settings
 from pie_cli.errors import DeviceError, InputError
+from pie_cli.strategies import BENCHED
 
 
 def test_defaults_are_valid_and_fixed():
@@ -16,7 +17,7 @@ def test_defaults_are_valid_and_fixed():
 
 
 def test_every_choice_is_accepted():
-    for strategy in STRATEGIES:
+    for strategy in BENCHED:
         assert Settings(strategy=strategy).strategy == strategy
     for compare in COMPARISONS:
         assert Settings(compare=compare).compare == compare

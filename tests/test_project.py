@@ -19,7 +19,7 @@ HOMES = {
     "rapidfuzz": ["editing/hunks.py", "evaluation/metrics.py", "models/nano/*"],
     "accelerate": ["evaluation/sharing.py"],
     "typer": ["cli/*"],
-    "huggingface_hub": ["models/*"],
+    "huggingface_hub": ["evaluation/hub.py", "models/*"],
     "transformers": [
         "engine/attention.py",
         "engine/kv_cache.py",
@@ -27,6 +27,7 @@ HOMES = {
         "models/nano/*",
     ],
     "matplotlib": ["cli/*"],
+    "pyarrow": ["evaluation/records.py"],
 }
 """Third-party packages and the only modules that import them."""
 

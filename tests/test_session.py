@@ -14,6 +14,7 @@ from pie_cli.engine.refresh import refresh
 from pie_cli.errors import CacheCapacityError, InputError, PatchError
 from pie_cli.session import EditableModel, EditSession, stale_from
 from pie_cli.spans import Alignment, KeptRun
+from pie_cli.strategies import DEFAULT_STRATEGY
 from tests.conftest import SOURCE
 
 LINES = SOURCE.splitlines(keepends=True)
@@ -451,6 +452,36 @@ def test_stale_from_follows_the_plan(
     before: int, runs: tuple[KeptRun, ...], length: int, expected: int
 ) -> None:
     assert stale_from(before, make_plan("pie", Alignment(10, length, runs))) == expected
+
+
+def test_repaired_tokens_are_stale_where_they_saw_stale_ones() -> None:
+    """Right behind the only hunk they are exact; behind a gap, or another hunk, they are not."""
+    one = Alignment(20, 22, (KeptRun(0, 0, 5), KeptRun(5, 7, 15)))
+    assert stale_from(20, make_plan("pie", one)) == 7
+    assert stale_from(20, make_plan("pie", one, (7, 8, 9))) == 10
+    assert stale_from(20, make_plan("pie", one, (9, 10))) == 7
+    assert stale_from(20, make_plan("pie", one, range(7, 22))) == 22
+    two = Alignment(20, 22, (KeptRun(0, 0, 5), KeptRun(5, 6, 5), KeptRun(10, 12, 10)))
+    assert stale_from(20, make_plan("pie", two, (12, 13, 14))) == 6
+    # Stale before the edit already, and mended.
+    assert stale_from(3, make_plan("pie", one, (7, 8))) == 3
+    assert stale_from(3, make_plan("pie", one, (3, 4, 7, 8))) == 9
+
+
+def test_the_default_repairs_behind_the_hunk_and_says_so(tiny_model: EditableModel) -> None:
+    text = SOURCE.replace("size = width * height + 3", "size = height")
+    counts = {}
+    for strategy in ("pie", "pie+seam:4", DEFAULT_STRATEGY):
+        session = EditSession(tiny_model, "area.py", Settings(strategy=strategy, compare="none"))
+        session.open(SOURCE)
+        prediction = session.update(text)
+        assert prediction.strategy == strategy
+        assert prediction.tokens.reused + prediction.tokens.encoded == prediction.tokens.total
+        counts[strategy] = prediction.tokens
+    assert counts["pie+seam:4"].encoded == counts["pie"].encoded + 4
+    assert counts["pie+seam:4"].stale == counts["pie"].stale - 4
+    assert Settings().strategy == DEFAULT_STRATEGY
+    assert counts[DEFAULT_STRATEGY].encoded > counts["pie+seam:4"].encoded
 
 
 def test_lines_changed_are_those_of_the_diff(tiny_model: EditableModel) -> None:

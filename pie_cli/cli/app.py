@@ -19,7 +19,7 @@ from pie_cli import __version__
 from pie_cli.cli import options
 from pie_cli.config import DEFAULT_MODEL, Settings
 from pie_cli.errors import ExitCode, PieError
-from pie_cli.strategies import BASES, DEFAULT_STRATEGY
+from pie_cli.strategies import BENCHED
 
 app = typer.Typer(
     help="Next-line code completion that survives edits: the KV cache follows the file.",
@@ -215,6 +215,12 @@ def bench(
     repeats: Annotated[
         int, typer.Option("--repeats", help="Measurements of each case.", metavar="N")
     ] = 5,
+    strategies: Annotated[
+        str,
+        typer.Option(
+            "--strategies", help="What to measure besides full recompute.", metavar="NAME,NAME"
+        ),
+    ] = ",".join(BENCHED),
     max_tokens: options.MaxTokens = 16,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
@@ -237,7 +243,7 @@ def bench(
             Settings(
                 model, device, dtype, max_tokens=max_tokens, trust_remote_code=trust_remote_code
             ),
-            BenchOptions.parse(context_tokens, edits, edit_tokens, repeats),
+            BenchOptions.parse(context_tokens, edits, edit_tokens, repeats, strategies),
             random_weights=random_weights,
             plot=plot,
             as_json=as_json,
@@ -266,7 +272,7 @@ def evaluate(
     strategies: Annotated[
         str,
         typer.Option("--strategies", help="What is compared, commas between.", metavar="A,B"),
-    ] = ",".join(dict.fromkeys((*BASES, DEFAULT_STRATEGY))),
+    ] = ",".join(BENCHED),
     model: options.Model = DEFAULT_MODEL,
     context_tokens: Annotated[
         int, typer.Option("--context-tokens", help="Longest prompt in tokens.", metavar="N")

@@ -15,6 +15,7 @@ from pie_cli.config import Settings
 from pie_cli.evaluation.environment import Environment, describe
 from pie_cli.evaluation.latency import Row, measure
 from pie_cli.evaluation.workload import Workload
+from pie_cli.strategies import BENCHED, check
 
 _COLUMNS = (
     "edit",
@@ -36,23 +37,33 @@ class BenchOptions:
     """What the options ask for."""
 
     workload: Workload
+    strategies: tuple[str, ...] = BENCHED
 
     @classmethod
     def parse(
-        cls, context_tokens: str, edits: str, edit_tokens: str, repeats: int
+        cls,
+        context_tokens: str,
+        edits: str,
+        edit_tokens: str,
+        repeats: int,
+        strategies: str = ",".join(BENCHED),
     ) -> "BenchOptions":
         """Read lists separated by commas; what stands twice counts once.
 
         Raises:
-            InputError: an entry that is no number, too small, or an unknown edit.
+            InputError: an entry that is no number, too small, or an unknown edit or strategy.
         """
+        names = _entries(strategies)
+        for name in names:
+            check(name)
         return cls(
             Workload(
                 context_tokens=numbers("--context-tokens", context_tokens),
                 edits=entries(edits),
                 edit_tokens=numbers("--edit-tokens", edit_tokens),
                 repeats=repeats,
-            )
+            ),
+            names,
         )
 
 
@@ -74,7 +85,7 @@ def run(
         check_plot(plot)
     opened = open_model(settings, renderer, random_weights=random_weights)
     with renderer.progress("measuring") as report:
-        rows = measure(opened.model, options.workload, settings, report)
+        rows = measure(opened.model, options.workload, settings, report, options.strategies)
     name = opened.model.loaded.name
     environment = describe(opened.model.loaded)
     if as_json:

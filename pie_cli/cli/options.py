@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from pie_cli.config import COMPARISONS, STRATEGIES
+from pie_cli.config import COMPARISONS
 
 Model: TypeAlias = Annotated[
     str,
@@ -21,7 +21,11 @@ At: TypeAlias = Annotated[
 ]
 Strategy: TypeAlias = Annotated[
     str,
-    typer.Option("--strategy", help="How an edit updates the cache.", metavar="|".join(STRATEGIES)),
+    typer.Option(
+        "--strategy",
+        help="How an edit updates the cache; repairs are added to pie, as in pie+seam:8.",
+        metavar="full|prefix|cfe|pie[+REPAIR…]",
+    ),
 ]
 Compare: TypeAlias = Annotated[
     str,

@@ -2,16 +2,17 @@
 
 import statistics
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
-from pie_cli.config import STRATEGIES
 from pie_cli.errors import InputError, PieError
 from pie_cli.evaluation.latency import Row
 
 _FORMATS = (".png", ".svg", ".pdf")
-_NAMES = {"full": "full recompute", "prefix": "prefix", "cfe": "cfe", "pie": "pie"}
+_NAMES = {"full": "full recompute"}
 # Distinct in print and to colour-blind eyes (Okabe and Ito).
 _COLOURS = {"full": "#7f7f7f", "prefix": "#56b4e9", "cfe": "#e69f00", "pie": "#009e73"}
+_FURTHER_COLOURS = ("#0072b2", "#cc79a7", "#d55e00", "#f0e442")
 _GROUP_WIDTH = 0.8
 
 
@@ -50,8 +51,10 @@ def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
     contexts = sorted({row.context_tokens for row in rows})
     figure = Figure(figsize=(2.6 + 1.9 * len(contexts), 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    width = _GROUP_WIDTH / len(STRATEGIES)
-    for index, strategy in enumerate(STRATEGIES):
+    strategies = tuple(dict.fromkeys(row.strategy for row in rows))
+    colours = _coloured(strategies)
+    width = _GROUP_WIDTH / len(strategies)
+    for index, strategy in enumerate(strategies):
         medians = [
             [
                 row.first_token_ms.median
@@ -73,8 +76,8 @@ def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
             heights,
             0.92 * width,
             yerr=spans,
-            color=_COLOURS[strategy],
-            label=_NAMES[strategy],
+            color=colours[strategy],
+            label=_NAMES.get(strategy, strategy),
             error_kw={"elinewidth": 1, "ecolor": "#333333"},
         )
         axes.bar_label(bars, [_short(height) for height in heights], padding=2, fontsize=8)
@@ -88,11 +91,17 @@ def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
     axes.set_ylabel("edit to first token, ms (median)")
     axes.set_title(caption, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=len(STRATEGIES), frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=len(strategies), frameon=False, fontsize=8)
     try:
         figure.savefig(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}", "name another file") from error
+
+
+def _coloured(strategies: Sequence[str]) -> dict[str, str]:
+    """Give the plain strategies their own colours, the others the next ones."""
+    others = [strategy for strategy in strategies if strategy not in _COLOURS]
+    return _COLOURS | dict(zip(others, cycle(_FURTHER_COLOURS), strict=False))
 
 
 def _short(time_ms: float) -> str:

@@ -189,7 +189,7 @@ def _trust(prediction: Prediction) -> str:
 
 def _times(name: str, first_token: float, line: float, remark: str) -> Text:
     return Text.assemble(
-        (f" {name:<6}", "bold"),
+        (f" {name:<8}", "bold"),
         f"{first_token:9,.1f} ms first token, {line:9,.1f} ms line  ",
         (remark, "dim"),
     )

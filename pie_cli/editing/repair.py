@@ -14,7 +14,7 @@ Pieces = Callable[[Sequence[int]], list[bytes]]
 """Gives the bytes of each token id, blanks included."""
 
 MIN_NAME = 3
-"""Characters of the shortest identifier that is looked for: shorter ones are loop variables."""
+"""Bytes of the shortest identifier that is looked for: shorter ones are loop variables."""
 
 # In UTF-8: every byte beyond ASCII counts as a letter. A token may be a part of a name.
 _NAME = re.compile(rb"[A-Za-z_\x80-\xff][\w\x80-\xff]*")
@@ -33,7 +33,8 @@ def refresh_positions(
     """Pick the positions that a strategy's repairs compute anew besides the changed tokens.
 
     Only kept tokens that are not exact are picked. Repairs take their turns in the order of the
-    strategy's name, each with its own budget, none picking what another one picked.
+    strategy's name, each with its own budget, none picking what another one picked. `deviation`
+    is not a matter of ids: see `evaluation.deviation`.
 
     Args:
         strategy: with its repairs; one without gives nothing.
@@ -54,6 +55,8 @@ def refresh_positions(
     edit = _Edit(alignment, old_ids, new_ids, pieces, anchor, exact, seed)
     picked: list[int] = []
     for repair in strategy.repairs:
+        if repair.kind not in _PICKERS:
+            continue
         for position in _PICKERS[repair.kind](edit, repair.budget):
             edit.stale[position] = 0
             picked.append(position)
@@ -98,10 +101,14 @@ class _Edit:
 
     @cached_property
     def seams(self) -> list[tuple[int, int]]:
-        """Kept spans that begin behind a change, nearest to the spot first."""
-        change = self.alignment.first_change
-        spans = [(run.new_start, run.new_stop) for run in self.alignment.runs if run.length]
-        return [span for span in reversed(spans) if span[0] >= change and span != (0, change)]
+        """Kept spans that begin behind a change, the last one first."""
+        spans = []
+        reached, delta = 0, 0  # the prompt's beginning is continued by what stayed in its place
+        for run in self.alignment.runs:
+            if run.length and (run.new_start, run.delta) != (reached, delta):
+                spans.append((run.new_start, run.new_stop))
+            reached, delta = run.new_stop, run.delta
+        return spans[::-1]
 
     @cached_property
     def text(self) -> "_Text":
@@ -137,11 +144,11 @@ class _Text:
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.text = b"".join(pieces)
-        # The first character of each token, then the end.
+        # The first byte of each token, then the end.
         self.starts = [0, *accumulate(map(len, pieces))]
 
     def line_at(self, start: int, stop: int | None = None) -> tuple[int, int]:
-        """Return the bytes of the lines that hold characters [start, stop), newline excluded."""
+        """Return the span of the lines that hold bytes [start, stop), newline excluded."""
         first = self.text.rfind(b"\n", 0, start) + 1
         last = self.text.find(b"\n", start if stop is None else max(start, stop - 1))
         return first, len(self.text) if last < 0 else last
@@ -155,7 +162,7 @@ class _Text:
         return {name for name in names if len(name) >= MIN_NAME}
 
     def tokens_of(self, start: int, stop: int) -> range:
-        """Return the tokens that hold characters [start, stop)."""
+        """Return the tokens that hold bytes [start, stop)."""
         return range(bisect_right(self.starts, start) - 1, bisect_left(self.starts, stop))
 
 

@@ -389,7 +389,8 @@ class SlotCache(Cache):
     @torch.inference_mode()
     def copy_into(self, copy: "SlotCache") -> None:
         """Copy the state into an empty cache of the same capacity, for as many layers as it has."""
-        copy.length, copy.pending, copy._rotation = self.length, self.pending, self._rotation
+        copy.length, copy.pending = self.length, self.pending
+        copy._rotation = self._rotation  # noqa: SLF001 - a cache, too
         for ours, theirs in zip(copy.slot_layers, self.slot_layers, strict=False):
             if theirs.is_initialized:
                 ours.keys = _grown(theirs.keys, self.capacity, self.length)
@@ -401,7 +402,7 @@ class SlotCache(Cache):
                 )
                 ours.is_initialized = True
         if self._home_positions is not None:
-            copy._home_positions = self._home_positions.clone()
+            copy._home_positions = self._home_positions.clone()  # noqa: SLF001
 
     @torch.inference_mode()
     def check_integrity(self) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from pie_cli.config import STRATEGIES
 from pie_cli.spans import Alignment, KeptRun
+from pie_cli.strategies import parse
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Plan:
     """What to do with the cache for one new sequence; every strategy is only another plan.
 
     Attributes:
-        strategy: one of `STRATEGIES`.
+        strategy: its name, repairs included.
         length: tokens of the new sequence.
         kept: runs taken over from the cache, ascending by `new_start`.
         fresh: positions to run through the model, ascending; `kept` and `fresh` cover the sequence
@@ -51,27 +51,27 @@ def make_plan(strategy: str, alignment: Alignment, refresh: Iterable[int] = ()) 
     Args:
         strategy: `full` (full recompute: nothing kept), `prefix` (the run before the first change
             kept), `cfe` (every run kept, keys left as they are) or `pie` (every run kept, keys
-            re-rotated).
+            re-rotated). Repairs in the name change nothing here: `refresh` has their positions.
         alignment: the kept runs between the cached and the new sequence.
         refresh: positions in the new sequence that become fresh as well, ascending: a repair.
 
     Raises:
-        ValueError: for an unknown strategy, an empty sequence (a prompt always has its head token)
+        InputError: for an unknown strategy.
+        ValueError: for an empty sequence (a prompt always has its head token)
             or runs that overlap or leave the sequences.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"unknown strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    base = parse(strategy).base
     if alignment.new_length < 1:
         raise ValueError("a plan needs at least one token: the prompt's head")
     _validate(alignment)
-    kept = _clip(_candidates(strategy, alignment), alignment.new_length - 1)
+    kept = _clip(_candidates(base, alignment), alignment.new_length - 1)
     kept = _without(kept, refresh)
     return Plan(
         strategy=strategy,
         length=alignment.new_length,
         kept=kept,
         fresh=uncovered(kept, alignment.new_length),
-        rotate=strategy == "pie",
+        rotate=base == "pie",
     )
 
 
@@ -86,10 +86,10 @@ def uncovered(kept: Iterable[KeptRun], length: int) -> tuple[int, ...]:
     return tuple(fresh)
 
 
-def _candidates(strategy: str, alignment: Alignment) -> tuple[KeptRun, ...]:
-    if strategy == "full":
+def _candidates(base: str, alignment: Alignment) -> tuple[KeptRun, ...]:
+    if base == "full":
         return ()
-    if strategy == "prefix":
+    if base == "prefix":
         return (KeptRun(0, 0, alignment.first_change),)
     return alignment.runs
 

@@ -25,8 +25,14 @@ class PromptCache(Protocol):
         """Bytes allocated."""
         ...
 
-    def plan(self, strategy: str, alignment: Alignment) -> Plan:
-        """Return the plan of a strategy, or of the nearest one that this cache can execute."""
+    def plan(self, strategy: str, alignment: Alignment, refresh: Sequence[int] = ()) -> Plan:
+        """Return the plan of a strategy, or of the nearest one that this cache can execute.
+
+        Args:
+            strategy: its name.
+            alignment: between the cached and the new sequence.
+            refresh: positions that the strategy repairs; a plan without stale tokens needs none.
+        """
         ...
 
     def begin(self, length: int) -> None:
@@ -80,9 +86,9 @@ class EditedCache:
         """Bytes allocated for keys, values and home copies."""
         return self.slots.memory_bytes
 
-    def plan(self, strategy: str, alignment: Alignment) -> Plan:
+    def plan(self, strategy: str, alignment: Alignment, refresh: Sequence[int] = ()) -> Plan:
         """Return the strategy's plan: this cache executes every one."""
-        return make_plan(strategy, alignment)
+        return make_plan(strategy, alignment, refresh)
 
     def begin(self, length: int) -> None:
         """Forget what is cached; all `length` tokens are to be encoded."""

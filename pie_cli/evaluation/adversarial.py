@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from random import Random
 
 from pie_cli.editing.hunks import split_lines
@@ -215,14 +216,13 @@ def _choose(source: _Source, kind: str, random: Random) -> _Candidate | None:
     makers = list(_MAKERS[kind])
     random.shuffle(makers)
     for maker in makers:
-        offers = list(maker(source, random))
+        offers: list[_Substitution | _Candidate] = list(maker(source, random))
         random.shuffle(offers)
         for offer in offers:
-            candidate = (
-                _placed(source, offer, random) if isinstance(offer, _Substitution) else offer
-            )
-            if candidate is not None:
-                return candidate
+            if isinstance(offer, _Candidate):
+                return offer
+            if placed := _placed(source, offer, random):
+                return placed
     return None
 
 
@@ -322,7 +322,8 @@ def _qualified_imports(source: _Source, _: Random) -> Iterator[_Substitution]:
         alias = node.names[0]
         if len(node.names) > 1 or alias.asname or not _is_own(alias.name):
             continue
-        statement = re.compile(rf"^(\s*)from {re.escape(node.module)} import {alias.name}$", re.M)
+        module = re.escape(node.module)
+        statement = re.compile(rf"^from {module} import {alias.name}$", re.MULTILINE)
         use = re.compile(rf"(?<![\w.]){alias.name}\b")
         pairs = ((statement, f"import {node.module}"), (use, f"{node.module}.{alias.name}"))
         line = node.lineno - 1
@@ -460,7 +461,7 @@ def _swaps(source: _Source, _: Random) -> Iterator[_Candidate]:
     lines = source.lines
     for node in source.nodes:
         body = getattr(node, "body", None)
-        for one, two in zip(body, body[1:], strict=False) if isinstance(body, list) else ():
+        for one, two in pairwise(body) if isinstance(body, list) else ():
             first, second = one.lineno - 1, two.lineno - 1
             plain = (
                 isinstance(one, ast.Assign | ast.Expr | ast.AugAssign)

@@ -5,9 +5,9 @@ know the deviation these layers have to run over every token behind the edit, wh
 belongs to the strategy's time; it is what makes this choice too dear for a save.
 
 Source:
-    Yao et al., CacheBlend (arXiv 2405.16444), section 4: high-KV-deviation tokens, 15 %. Deviations:
-    it selects gradually, layer by layer; here the second layer's selection serves all layers, for a
-    plan has one set of fresh positions.
+    Yao et al., CacheBlend (arXiv 2405.16444): tokens of high KV deviation, 15 %. It selects anew
+    layer by layer; here the second layer's selection serves all of them, for a plan has one set of
+    fresh positions.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from pie_cli.spans import Alignment
 from pie_cli.strategies import Budget
 
 LAYERS = 2
-"""Layers that are computed to find the deviation: keys of the first one depend on no other token."""
+"""Layers that are computed to find it: the first one's keys depend on no other token."""
 
 
 class _EnoughError(Exception):

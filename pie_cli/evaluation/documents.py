@@ -1,4 +1,4 @@
-"""Whole texts to cut cases from, and what cutting needs: lines, names, spots, the edit between two."""
+"""Whole texts to cut cases from, and how a case is cut."""
 
 import re
 import sysconfig
@@ -103,7 +103,7 @@ def spot_of(document: Document, lines: Sequence[str], random: Random) -> int | N
 
 
 def edit_case(
-    id: str,
+    case_id: str,
     task: Task,
     document: Document,
     before: str,
@@ -124,7 +124,7 @@ def edit_case(
     changed = [line for hunk in hunks for line in old[hunk.old_start : hunk.old_stop]]
     changed += [line for hunk in hunks for line in new[hunk.new_start : hunk.new_stop]]
     return EvalCase(
-        id=id,
+        id=case_id,
         task=task,
         path=document.path,
         language=document.language,

@@ -1,9 +1,10 @@
 """Cases and sessions from the history of git repositories on disk; nothing is written or fetched.
 
-A commit that changes a file a little is an edit: the file at its only parent is the text before it.
-The line to predict lies behind the last hunk, at a distance out of one of three bands in turn. What
-is kept out: long and short files, large changes, commits that change comments or layout only, Python
-that does not parse, lines that are blank, short, comments or inside a string of several lines.
+A commit that changes a file a little is an edit; the file at its only parent is the text before
+it. The line to predict lies behind the last hunk, at a distance out of one of three bands in turn.
+What is kept out: long and short files, large changes, commits that change comments or layout only,
+Python that does not parse, lines that are blank, short, comments or inside a string of several
+lines.
 """
 
 import ast
@@ -11,6 +12,7 @@ import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +78,7 @@ def read_history(repository: Path, random: Random) -> Iterator[Material]:
         InputError: git is not installed, or cannot read the repository.
     """
     changes = _changes(repository)
-    with _Blobs(repository) as blobs:
+    with closing(_Blobs(repository)) as blobs:
         yield from _cases(changes, blobs, random)
         for session in _sessions(changes, blobs):
             yield Material(session=session)
@@ -89,18 +91,26 @@ def _cases(changes: list[_Change], blobs: "_Blobs", random: Random) -> Iterator[
         by_commit[change.commit].append(change)
     taken = 0
     for of_commit in by_commit.values():
-        change = random.choice(of_commit)
-        before, after = blobs.text(change.before), blobs.text(change.after)
-        if before is None or after is None:
-            continue
-        edit = _Edit(change, before, after)
-        case = edit.case(blobs.name, taken, random) if edit.is_usual else None
-        if case is not None:
-            document = Document(case.id, case.path, case.language, after, case.after.count("\n"))
-            yield Material(case=case, document=document)
+        random.shuffle(of_commit)
+        material = next(filter(None, (_material(c, blobs, taken, random) for c in of_commit)), None)
+        if material:
+            yield material
             taken += 1
         if taken == MAX_CASES:
             return
+
+
+def _material(change: _Change, blobs: "_Blobs", turn: int, random: Random) -> Material | None:
+    """Make the case of a change, where it is a usual one with a line to ask for behind it."""
+    before, after = blobs.text(change.before), blobs.text(change.after)
+    if before is None or after is None:
+        return None
+    edit = _Edit(change, before, after)
+    case = edit.case(blobs.name, turn, random) if edit.is_usual else None
+    if case is None:
+        return None
+    document = Document(case.id, case.path, case.language, after, case.after.count("\n"))
+    return Material(case=case, document=document)
 
 
 class _Edit:
@@ -254,11 +264,8 @@ class _Blobs:
             env=_environment(),
         )
 
-    def __enter__(self) -> "_Blobs":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Closing stdin ends the process.
+    def close(self) -> None:
+        """End the process: closing its input does."""
         self._process.communicate()
 
     def text(self, blob: str) -> str | None:

@@ -9,7 +9,7 @@ from a previous prediction.
 
 Within a repeat the strategies take turns, each case beginning with another one. `full` and `prefix`
 encode thousands of tokens each time; they are exact and their time depends on lengths alone, so
-they run in one of five repeats (`EXACT_EVERY`), `cfe` and `pie` in each. Full recompute does not
+they run in one of five repeats (`EXACT_EVERY`), the others in each. Full recompute does not
 depend on the edit at all, so its times are those of all cases of a context length together. Rows
 say how many measurements stand behind them. Agreement counts the cases where full recompute ran;
 the cases of a repeat share a text but end at different lines of it, so each predicts another line.
@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pie_cli.config import STRATEGIES, Settings
+from pie_cli.config import Settings
 from pie_cli.editing.hunks import split_lines
 from pie_cli.editing.prompts import PromptBuilder
 from pie_cli.engine.attention import stock_attention
@@ -40,6 +40,7 @@ from pie_cli.evaluation.workload import (
     without_last_lines,
 )
 from pie_cli.session import EditableModel, EditSession, Prediction
+from pie_cli.strategies import BENCHED, check, parse
 from pie_cli.timing import Spread, elapsed_ms, spread
 
 EXACT_EVERY = 5
@@ -113,40 +114,44 @@ def measure(
     workload: Workload,
     settings: Settings,
     on_progress: OnProgress | None = None,
+    strategies: Sequence[str] = BENCHED,
 ) -> tuple[Row, ...]:
-    """Measure every strategy on every case.
+    """Measure strategies on every case.
 
     Args:
         model: prepared.
         workload: contexts, edits, repeats.
         settings: of which the longest line and the chunks count.
         on_progress: told (stage, runs done, runs in all).
+        strategies: names; full recompute, which all are compared with, comes first whether or not
+            it is named.
 
     Returns:
         A row for each context length, edit, size and strategy, in this order.
 
     Raises:
         CacheCapacityError: a context beyond the model's window.
-        InputError: more text asked for than there is, or an edit too large for its context.
+        InputError: more text asked for than there is, an edit too large for its context, or an
+            unknown strategy.
     """
+    names = _benched(strategies)
     limits = [_prompt_limit(model, workload, settings, n) for n in workload.context_tokens]
-    settings = replace(
-        settings, at="end", strategy="pie", compare="full", context_tokens=None, debounce_ms=0
-    )
-    progress = _Progress(on_progress, runs_in(workload))
+    settings = replace(settings, at="end", compare="full", context_tokens=None, debounce_ms=0)
+    progress = _Progress(on_progress, runs_in(workload, names))
     rows: list[Row] = []
     for context, limit in zip(workload.context_tokens, limits, strict=True):
-        rows += _Bench(model, workload, settings, context, limit, progress).run()
+        rows += _Bench(model, workload, settings, names, context, limit, progress).run()
     return tuple(rows)
 
 
-def runs_in(workload: Workload) -> int:
+def runs_in(workload: Workload, strategies: Sequence[str] = BENCHED) -> int:
     """Count the runs of a workload, warm-up included, to show progress by."""
+    exact_ones = sum(name in _EXACT for name in strategies)
     kinds, cells = len(workload.edits), len(workload.edits) * len(workload.edit_tokens)
     exact = len(range(0, workload.repeats, EXACT_EVERY))
-    quick = len(STRATEGIES) - len(_EXACT)
-    warm_up = cells * quick + len(_EXACT) + 1
-    runs = warm_up + cells * (quick * workload.repeats + len(_EXACT) * exact) + kinds * exact
+    quick = len(strategies) - exact_ones
+    warm_up = cells * quick + exact_ones + 1
+    runs = warm_up + cells * (quick * workload.repeats + exact_ones * exact) + kinds * exact
     return runs * len(workload.context_tokens)
 
 
@@ -184,6 +189,7 @@ class _Bench:
         model: EditableModel,
         workload: Workload,
         settings: Settings,
+        strategies: Sequence[str],
         context: int,
         limit: int,
         progress: _Progress,
@@ -191,6 +197,7 @@ class _Bench:
         self._model = model
         self._workload = workload
         self._settings = settings
+        self._strategies = strategies
         self._context = context
         self._progress = progress
         budget = model.loaded.window - settings.max_tokens
@@ -242,14 +249,14 @@ class _Bench:
         """Run each shape once, to the first token; where it is the context's, on the first case."""
         for index, case in enumerate(cases):
             before = _shortened(session, case.before)
-            for strategy in STRATEGIES:
+            for strategy in self._strategies:
                 if index == 0 or strategy not in _EXACT:
                     self._update(before, case, strategy, "warm-up", decode=index == 0)
         self._stock_forward_ms(cases[0])
 
     def _measure_case(self, session: EditSession, case: Case, *, exact: bool) -> None:
         """Run the strategies in turn; compare their lines with full recompute's, if that runs."""
-        chosen = [name for name in STRATEGIES if exact or name not in _EXACT]
+        chosen = [name for name in self._strategies if exact or name not in _EXACT]
         self._turn += 1
         first = self._turn % len(chosen)
         stage = f"{case.edit} {case.edit_tokens}"
@@ -289,7 +296,7 @@ class _Bench:
         ]
         for tokens in self._workload.edit_tokens:
             for kind in self._workload.edits:
-                for strategy in STRATEGIES:
+                for strategy in self._strategies:
                     yield self._row(kind, tokens, strategy, full)
 
     def _row(self, kind: str, tokens: int, strategy: str, full: Sequence[_Sample]) -> Row:
@@ -321,6 +328,13 @@ class _Bench:
             compared=len(verdicts),
             stock_forward_ms=spread(self._stock),
         )
+
+
+def _benched(strategies: Sequence[str]) -> tuple[str, ...]:
+    """Return the strategies by their canonical names, each once, full recompute first."""
+    for strategy in strategies:
+        check(strategy)
+    return tuple(dict.fromkeys(["full", *(parse(strategy).name for strategy in strategies)]))
 
 
 def _shortened(session: EditSession, text: str) -> EditSession:

@@ -115,7 +115,7 @@ def _json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
 
 def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        import pyarrow
+        from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise PieError(
@@ -128,5 +128,5 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
             for record in batch.to_pylist():
                 row += 1
                 yield f"{path.name}: row {row}", record
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ArrowException) as error:
         raise InputError(f"cannot read {path}: {error}", "check the file") from error

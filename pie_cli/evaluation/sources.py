@@ -1,7 +1,7 @@
 """Where cases come from: files, folders, data sets, repositories, or what every machine has."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from random import Random
@@ -254,11 +254,11 @@ class _Stock:
 
 
 def _with_neighbours(documents: Sequence[Document]) -> Iterator[tuple[Document, Document]]:
-    """Pair each document with the next one, the last with the first: where foreign lines are from."""
-    for index, document in enumerate(documents):
-        other = documents[(index + 1) % len(documents)]
-        if other is not document:
-            yield document, other
+    """Pair each document with the next one, whose lines are foreign to it."""
+    others = [*documents[1:], *documents[:1]]
+    if len(documents) == 1:
+        others = [next(built_in_documents())]
+    yield from zip(documents, others, strict=True)
 
 
 def _cut(case: EvalCase) -> EvalCase | None:

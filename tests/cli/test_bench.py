@@ -9,8 +9,8 @@ from typer.testing import CliRunner, Result
 
 from pie_cli.cli.app import app
 from pie_cli.cli.bench import BenchOptions
-from pie_cli.config import STRATEGIES
 from pie_cli.errors import ExitCode, InputError
+from pie_cli.strategies import BENCHED
 
 QUICK = ["--context-tokens", "96", "--edits", "insert,multi", "--edit-tokens", "2"]
 QUICK += ["--repeats", "1", "--max-tokens", "3", "--device", "cpu"]
@@ -72,7 +72,7 @@ def test_json_is_one_document_with_all_fields(tiny_checkpoint: Path):
     assert document["model"] == str(tiny_checkpoint)
     named = {"pie", "torch", "transformers", "python", "platform", "cpu", "threads", "device_name"}
     assert named <= set(document["environment"])
-    assert [row["strategy"] for row in document["rows"]] == list(STRATEGIES) * 2
+    assert [row["strategy"] for row in document["rows"]] == list(BENCHED) * 2
     for row in document["rows"]:
         for name in (*SPREADS, "stock_forward_ms"):
             assert set(row[name]) == {"median", "p95"}
@@ -90,7 +90,7 @@ def test_the_table_fits_100_columns_and_cuts_nothing_off(tiny_checkpoint: Path):
     lines = [line for line in result.stdout.splitlines() if str(tiny_checkpoint) not in line]
     assert max(map(len, lines)) <= 100
     assert "…" not in result.stdout
-    for strategy in STRATEGIES:
+    for strategy in BENCHED:
         assert sum(f" {strategy} " in line for line in lines) >= 2
     assert "own forward pass" in result.stdout
     assert not any(line != line.rstrip() for line in lines)

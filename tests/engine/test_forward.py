@@ -186,3 +186,34 @@ def test_bfloat16_stays_within_rounding_in_layer_0(edit: str) -> None:
     cache.check_integrity()
     for found, wanted in zip(valid(cache, 0), valid(full_cache(llama, new_ids), 0), strict=True):
         assert relative_error(found, wanted) < 0.01
+
+
+def test_tokens_right_behind_an_edit_are_exact_when_repaired(
+    model: LlamaForCausalLM, rotation: ModelRotation
+) -> None:
+    """All that they see is; without the repair they are off by 100 times."""
+    alignment, new_ids = alignment_of(OLD, EDITS["insert"])
+    reference = full_cache(model, new_ids)
+    seam = range(63, 71)
+    errors = {}
+    for name, refresh in (("repaired", seam), ("plain", ())):
+        cache = full_cache(model, OLD)
+        execute(model, cache, make_plan("pie", alignment, refresh), new_ids, rotation)
+        cache.check_integrity()
+        errors[name] = max(
+            relative_error(found[:, seam.start : seam.stop], wanted[:, seam.start : seam.stop])
+            for layer in range(3)
+            for found, wanted in zip(valid(cache, layer), valid(reference, layer), strict=True)
+        )
+    assert errors["repaired"] < 1e-5
+    assert errors["plain"] > 100 * 1e-5
+
+
+def test_repairing_everything_is_full_recompute(
+    model: LlamaForCausalLM, rotation: ModelRotation
+) -> None:
+    alignment, new_ids = alignment_of(OLD, EDITS["mixed hunks"])
+    cache = full_cache(model, OLD)
+    plan = make_plan("pie", alignment, range(len(new_ids)))
+    logits = execute(model, cache, plan, new_ids, rotation).logits
+    assert close(logits, stock_logits(model, new_ids)[-1:])

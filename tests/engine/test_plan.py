@@ -4,14 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pie_cli.engine.plan import STRATEGIES, make_plan
+from pie_cli.engine.plan import make_plan
+from pie_cli.errors import InputError
 from pie_cli.spans import Alignment, KeptRun
+from pie_cli.strategies import BASES
 from tests.engine.helpers import EDITS, N_TOKENS, alignment_of, random_ids
 
 OLD = random_ids(N_TOKENS)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", BASES)
 @pytest.mark.parametrize("edit", EDITS)
 def test_kept_and_fresh_cover_every_position_once(strategy: str, edit: str) -> None:
     alignment, new_ids = alignment_of(OLD, EDITS[edit])
@@ -26,7 +28,7 @@ def test_kept_and_fresh_cover_every_position_once(strategy: str, edit: str) -> N
     )
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", BASES)
 @pytest.mark.parametrize("edit", EDITS)
 def test_the_last_token_is_always_fresh(strategy: str, edit: str) -> None:
     plan = make_plan(strategy, alignment_of(OLD, EDITS[edit])[0])
@@ -35,8 +37,8 @@ def test_the_last_token_is_always_fresh(strategy: str, edit: str) -> None:
 
 def test_strategies_differ_in_what_they_keep() -> None:
     alignment, _ = alignment_of(OLD, EDITS["insert"])
-    plans = {strategy: make_plan(strategy, alignment) for strategy in STRATEGIES}
-    assert [plans[s].encoded for s in STRATEGIES] == [243, 183, 4, 4]
+    plans = {strategy: make_plan(strategy, alignment) for strategy in BASES}
+    assert [plans[s].encoded for s in BASES] == [243, 183, 4, 4]
     assert plans["prefix"].kept == (KeptRun(0, 0, 60),)
     assert plans["pie"].kept == plans["cfe"].kept == (KeptRun(0, 0, 60), KeptRun(60, 63, 179))
     assert plans["pie"].rotate
@@ -52,10 +54,33 @@ def test_runs_that_continue_each_other_are_joined() -> None:
 
 @given(st.integers(1, 30), st.integers(0, 30))
 def test_an_unrelated_sequence_is_encoded_whole(new_length: int, old_length: int) -> None:
-    for strategy in STRATEGIES:
+    for strategy in BASES:
         plan = make_plan(strategy, Alignment(old_length, new_length, ()))
         assert plan.fresh == tuple(range(new_length))
         assert plan.kept == ()
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_positions_to_refresh_become_fresh_and_nothing_else_changes(edit: str) -> None:
+    alignment, new_ids = alignment_of(OLD, EDITS[edit])
+    plain = make_plan("pie", alignment)
+    refresh = tuple(range(0, len(new_ids), 7))
+    plan = make_plan("pie+random", alignment, refresh)
+    assert set(plan.fresh) == set(plain.fresh) | set(refresh)
+    kept = {p: run.delta for run in plan.kept for p in range(run.new_start, run.new_stop)}
+    before = {p: run.delta for run in plain.kept for p in range(run.new_start, run.new_stop)}
+    assert kept == {p: delta for p, delta in before.items() if p not in refresh}
+    assert sorted([*kept, *plan.fresh]) == list(range(len(new_ids)))
+    assert plan.strategy == "pie+random"
+    assert plan.rotate
+
+
+@given(st.sets(st.integers(0, 30)))
+def test_refreshing_cuts_runs_at_their_very_ends_too(refresh: set[int]) -> None:
+    alignment = Alignment(30, 31, (KeptRun(0, 0, 10), KeptRun(10, 12, 19)))
+    plan = make_plan("pie", alignment, sorted(refresh))
+    assert set(plan.fresh) == refresh | {10, 11, 30}
+    assert all(run.length > 0 for run in plan.kept)
 
 
 @pytest.mark.parametrize(
@@ -75,5 +100,5 @@ def test_impossible_alignments_are_refused(alignment: Alignment) -> None:
 
 
 def test_an_unknown_strategy_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown strategy 'cfr'"):
+    with pytest.raises(InputError, match="unknown strategy 'cfr'"):
         make_plan("cfr", Alignment(1, 1, ()))

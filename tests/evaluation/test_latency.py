@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from pie_cli.config import STRATEGIES, Settings
+from pie_cli.config import Settings
 from pie_cli.editing.hunks import align
 from pie_cli.engine.plan import make_plan
 from pie_cli.errors import CacheCapacityError, InputError
@@ -19,6 +19,7 @@ from pie_cli.evaluation.workload import (
     without_last_lines,
 )
 from pie_cli.session import EditableModel, EditSession
+from pie_cli.strategies import BENCHED
 
 SETTINGS = Settings(max_tokens=4, chunk_tokens=128)
 WORKLOAD = Workload((160, 320), EDITS, (1, 4), repeats=2)
@@ -111,7 +112,7 @@ def test_there_is_a_row_for_each_case_and_strategy_in_order(rows: tuple[Row, ...
         for context in WORKLOAD.context_tokens
         for tokens in WORKLOAD.edit_tokens
         for kind in WORKLOAD.edits
-        for strategy in STRATEGIES
+        for strategy in BENCHED
     ]
     found = [(row.context_tokens, row.edit_tokens, row.edit, row.strategy) for row in rows]
     assert found == expected
@@ -133,10 +134,12 @@ def test_full_recompute_takes_the_same_time_for_all_edits_of_a_context(rows: tup
 
 
 def test_full_encodes_everything_prefix_what_follows_and_pie_the_edit(rows: tuple[Row, ...]):
-    for full, prefix, cfe, pie in zip(*[iter(rows)] * 4, strict=True):
+    for full, prefix, cfe, pie, seam in zip(*[iter(rows)] * len(BENCHED), strict=True):
         assert full.encoded_tokens == full.prompt_tokens
         assert full.prompt_tokens / 2 <= prefix.encoded_tokens < full.prompt_tokens
         assert pie.encoded_tokens == cfe.encoded_tokens <= 3 * pie.edit_tokens + 20
+        hunks = 3 if pie.edit == "multi" else 1
+        assert pie.encoded_tokens < seam.encoded_tokens <= pie.encoded_tokens + 8 * hunks
 
 
 def test_rows_say_how_much_stands_behind_them(rows: tuple[Row, ...]):
