@@ -53,7 +53,7 @@ class BenchOptions:
         Raises:
             InputError: an entry that is no number, too small, or an unknown edit or strategy.
         """
-        names = _entries(strategies)
+        names = entries(strategies)
         for name in names:
             check(name)
         return cls(

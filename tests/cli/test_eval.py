@@ -60,7 +60,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(tiny_checkpoint: Path, cases: Path) -> list[str]:
     words = ["--model", str(tiny_checkpoint), "--device", "cpu", "--cases", str(cases)]
     words += ["--task", "real", "--context-tokens", "512", "--max-tokens", "4"]
-    return [*words, "--strategies", "full,prefix,cfe,pie,pie+seam:4"]
+    return [*words, "--strategies", "full,prefix,cfe,pie,pie+seam:3"]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_json_is_one_document_with_all_fields(quick: list[str]):
     assert document["schema"] == "pie/1"
     assert {"environment", "model", "seed", "rows"} <= set(document)
     rows = document["rows"]
-    assert [row["strategy"] for row in rows] == ["full", "prefix", "cfe", "pie", "pie+seam"]
+    assert [row["strategy"] for row in rows] == ["full", "prefix", "cfe", "pie", "pie+seam:3"]
     for row in rows:
         assert row["task"] == "real"
         assert row["cases"] == 6
@@ -113,7 +113,7 @@ def test_the_table_goes_to_stdout_and_what_was_skipped_to_stderr(quick: list[str
     result = evaluate(*quick)
     assert result.exit_code == 0
     assert re.search(r"^real +full +6 ", result.stdout, re.MULTILINE)
-    assert re.search(r"^ +pie\+seam +6 ", result.stdout, re.MULTILINE)
+    assert re.search(r"^ +pie\+seam:3 +6 ", result.stdout, re.MULTILINE)
     assert "1 malformed records skipped" in result.stdout
     assert "cases.jsonl:4" in result.stderr
     assert "…" not in result.stdout

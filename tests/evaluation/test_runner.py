@@ -19,7 +19,7 @@ from pie_cli.spans import Alignment, KeptRun
 from pie_cli.strategies import parse
 from tests.evaluation.helpers import case
 
-NAMES = ("full", "prefix", "cfe", "pie", "pie+seam", "pie+random:20%", "pie+deviation:20%")
+NAMES = ("full", "prefix", "cfe", "pie", "pie+seam:3", "pie+random:20%", "pie+deviation:20%")
 BUDGET = 900
 
 
@@ -66,13 +66,13 @@ def test_strategies_encode_what_their_plans_say(records: list[Record]):
         encoded = {name: one.encoded for name, one in record.outcomes.items()}
         assert encoded["full"] == record.prompt_tokens
         assert encoded["cfe"] == encoded["pie"] < encoded["prefix"] < encoded["full"]
-        assert encoded["pie"] < encoded["pie+seam"] <= encoded["pie"] + 4
+        assert encoded["pie"] < encoded["pie+seam:3"] <= encoded["pie"] + 3
         share = record.prompt_tokens // 5
         for name in ("pie+random:20%", "pie+deviation:20%"):
             assert encoded["pie"] < encoded[name] <= encoded["pie"] + share
         stale = record.outcomes["pie"].stale
         assert stale > 0
-        assert stale - record.outcomes["pie+seam"].stale == encoded["pie+seam"] - encoded["pie"]
+        assert stale - record.outcomes["pie+seam:3"].stale == encoded["pie+seam:3"] - encoded["pie"]
 
 
 def test_the_line_is_that_of_a_session(tiny_model: EditableModel, laboratory: Laboratory):
