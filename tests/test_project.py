@@ -16,7 +16,8 @@ HOMES = {
     "rich": ["cli/render.py", "models/nano/*"],
     "watchdog": ["editing/watcher.py"],
     "unidiff": ["editing/patches.py"],
-    "rapidfuzz": ["editing/hunks.py", "models/nano/*"],
+    "rapidfuzz": ["editing/hunks.py", "evaluation/metrics.py", "models/nano/*"],
+    "accelerate": ["evaluation/sharing.py"],
     "typer": ["cli/*"],
     "huggingface_hub": ["evaluation/hub.py", "models/*"],
     "transformers": [

@@ -250,6 +250,99 @@ def bench(
         )
 
 
+@app.command(name="eval")
+def evaluate(
+    cases: Annotated[
+        str | None,
+        typer.Option(
+            "--cases",
+            help="A file or folder of cases, git repositories, or hub:NAME; else what is built in.",
+            metavar="PATH|hub:NAME",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            help="What the cases are made into.",
+            metavar="real|insertion|deletion|multi|adversarial|session|prose|short|all",
+        ),
+    ] = "all",
+    strategies: Annotated[
+        str,
+        typer.Option("--strategies", help="What is compared, commas between.", metavar="A,B"),
+    ] = ",".join(BENCHED),
+    model: options.Model = DEFAULT_MODEL,
+    context_tokens: Annotated[
+        int, typer.Option("--context-tokens", help="Longest prompt in tokens.", metavar="N")
+    ] = 2_048,
+    max_tokens: options.MaxTokens = Settings.max_tokens,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", help="Most cases of each task.", metavar="N", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Of made-up edits, random repair and bootstrap.")
+    ] = 0,
+    refresh_every: Annotated[
+        str,
+        typer.Option(
+            "--refresh-every",
+            help="Sessions: saves between two exact runs, 0 for none.",
+            metavar="N,N",
+        ),
+    ] = "0,1,5",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for results, summary, report and plots.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the results in DIR.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail on a malformed record instead of skipping it.")
+    ] = False,
+    device: options.Device = Settings.device,
+    dtype: options.Dtype = Settings.dtype,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure how faithful the edited cache is: real and made-up edits, every strategy.
+
+    Agreement with full recompute, exact match, divergence and time, with a report in DIR.
+    """
+    with reporting(debug=debug):
+        with importing():
+            from pie_cli.cli.eval import EvalOptions, run
+
+        run(
+            Settings(
+                model, device, dtype, max_tokens=max_tokens, trust_remote_code=trust_remote_code
+            ),
+            EvalOptions.parse(
+                cases=cases,
+                task=task,
+                strategies=strategies,
+                context_tokens=context_tokens,
+                max_tokens=max_tokens,
+                seed=seed,
+                refresh_every=refresh_every,
+                limit=limit,
+                strict=strict,
+                out=out,
+                resume=resume,
+            ),
+            as_json=as_json,
+        )
+
+
 @app.command()
 def demo(
     model: options.Model = DEFAULT_MODEL,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pie_cli.cli.documents import dump
+from pie_cli.cli.lists import entries, numbers
 from pie_cli.cli.models import open_model
 from pie_cli.cli.plot import check_plot, draw
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
-from pie_cli.errors import InputError
 from pie_cli.evaluation.environment import Environment, describe
 from pie_cli.evaluation.latency import Row, measure
 from pie_cli.evaluation.workload import Workload
@@ -53,14 +53,14 @@ class BenchOptions:
         Raises:
             InputError: an entry that is no number, too small, or an unknown edit or strategy.
         """
-        names = _entries(strategies)
+        names = entries(strategies)
         for name in names:
             check(name)
         return cls(
             Workload(
-                context_tokens=_numbers("--context-tokens", context_tokens),
-                edits=_entries(edits),
-                edit_tokens=_numbers("--edit-tokens", edit_tokens),
+                context_tokens=numbers("--context-tokens", context_tokens),
+                edits=entries(edits),
+                edit_tokens=numbers("--edit-tokens", edit_tokens),
                 repeats=repeats,
             ),
             names,
@@ -177,21 +177,6 @@ def _legend(rows: Sequence[Row]) -> Iterator[str]:
         agreed = sum(round(row.compared * row.agreement_pct / 100) for row in own)
         if strategy != "full":
             yield f"{strategy}: the line of full recompute in {agreed} of {compared} cases."
-
-
-def _entries(text: str) -> tuple[str, ...]:
-    entries = (entry.strip() for entry in text.split(","))
-    return tuple(dict.fromkeys(entry for entry in entries if entry))
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    """Read whole numbers; underscores may stand for thousands."""
-    try:
-        return tuple(dict.fromkeys(int(entry) for entry in _entries(text)))
-    except ValueError:
-        raise InputError(
-            f"{option} {text!r} is no list of whole numbers", "write it as 1024,4096"
-        ) from None
 
 
 def _time(duration_ms: float) -> str:

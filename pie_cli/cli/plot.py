@@ -1,4 +1,4 @@
-"""The benchmark as a picture. Alone imports matplotlib, an extra, and only to draw."""
+"""The benchmark as a picture. Imports matplotlib, an extra, only to draw."""
 
 import statistics
 from collections.abc import Sequence

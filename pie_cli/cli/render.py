@@ -21,7 +21,7 @@ from pie_cli.results import Comparison, Prediction
 NEIGHBOURS = 3
 """Lines shown before and behind a prediction."""
 
-TABLE_COLUMNS = 100
+TABLE_COLUMNS = 120
 """Characters that a table may take up, also where the terminal is narrower."""
 
 FACT_LABELS = 12
@@ -51,11 +51,15 @@ def _spelled(character: str) -> str:
 
 
 class Renderer:
-    """Prints results to stdout and messages to stderr; plain text where they are no terminals."""
+    """Prints results to stdout and messages to stderr; plain text where they are no terminals.
 
-    def __init__(self) -> None:
-        self.out = _console(sys.stdout)
-        self.err = _console(sys.stderr)
+    Args:
+        quiet: print nothing: for a process that another one reports for.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.out = _console(None if quiet else sys.stdout)
+        self.err = _console(None if quiet else sys.stderr)
 
     def line(self, text: str) -> None:
         """Print one line of plain text to stdout, whatever it holds."""
