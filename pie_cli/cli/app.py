@@ -314,9 +314,10 @@ def evaluate(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how faithful the edited cache is: real and made-up edits, every strategy.
+    """Measure how faithful an edited cache is, strategy by strategy.
 
-    Agreement with full recompute, exact match, divergence and time, with a report in DIR.
+    On real and made-up edits: agreement with full recompute, exact match, divergence and time. A
+    report goes to DIR.
     """
     with reporting(debug=debug):
         with importing():

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from pie_cli.cli.app import app, importing
 from pie_cli.errors import ExitCode
 
-NAMES = ["watch", "complete", "bench", "demo", "doctor", "models"]
+NAMES = ["watch", "complete", "bench", "eval", "demo", "doctor", "models"]
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
