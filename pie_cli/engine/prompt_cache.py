@@ -8,14 +8,10 @@ from torch import Tensor
 from pie_cli.engine.decode import DecodeOptions, Line, decode_after, decode_line
 from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.model import CausalModel
-from pie_cli.engine.plan import Plan, make_plan, restoring
+from pie_cli.engine.plan import Plan, make_plan
 from pie_cli.engine.refresh import RefreshStep, refresh
 from pie_cli.engine.rope import ModelRotation
-from pie_cli.engine.stash import Stash
 from pie_cli.spans import Alignment
-
-# What the others are compared with takes nothing from copies.
-_BASELINES = frozenset({"full", "cfe"})
 
 
 class PromptCache(Protocol):
@@ -37,22 +33,6 @@ class PromptCache(Protocol):
             alignment: between the cached and the new sequence.
             refresh: positions that the strategy repairs; a plan without stale tokens needs none.
         """
-        ...
-
-    def restore(self, plan: Plan, token_ids: Sequence[int], exact_until: int) -> Plan:
-        """Return a plan that takes what is remembered instead of keeping or encoding it.
-
-        Args:
-            plan: of this cache, for the new prompt.
-            token_ids: of the new prompt.
-            exact_until: every token of the cached prompt before it is exact.
-        """
-        ...
-
-    def remember(
-        self, token_ids: Sequence[int], exact_until: int, should_stop: Callable[[], bool]
-    ) -> None:
-        """Copy what is exact, for when the text comes back; in idle time. See `Stash.keep`."""
         ...
 
     def begin(self, length: int) -> None:
@@ -94,20 +74,12 @@ class EditedCache:
         model: with the engine's attention installed.
         rotation: found by the gate.
         slots: the storage.
-        stash: copies of exact keys and values, shared by the model's caches; None keeps none.
     """
 
-    def __init__(
-        self,
-        model: CausalModel,
-        rotation: ModelRotation,
-        slots: SlotCache,
-        stash: Stash | None = None,
-    ) -> None:
+    def __init__(self, model: CausalModel, rotation: ModelRotation, slots: SlotCache) -> None:
         self._model = model
         self._rotation = rotation
         self.slots = slots
-        self._stash = stash
 
     @property
     def memory_bytes(self) -> int:
@@ -117,21 +89,6 @@ class EditedCache:
     def plan(self, strategy: str, alignment: Alignment, refresh: Sequence[int] = ()) -> Plan:
         """Return the strategy's plan: this cache executes every one."""
         return make_plan(strategy, alignment, refresh)
-
-    def restore(self, plan: Plan, token_ids: Sequence[int], exact_until: int) -> Plan:
-        """Return a plan that takes what the stash has; `full` and `cfe` stay as they are."""
-        if self._stash is None or plan.strategy.partition("+")[0] in _BASELINES:
-            return plan
-        untouched = [run.length for run in plan.kept if run.old_start == run.new_start == 0]
-        start = min(exact_until, *untouched) if untouched else 0
-        return restoring(plan, self._stash.find(token_ids, start))
-
-    def remember(
-        self, token_ids: Sequence[int], exact_until: int, should_stop: Callable[[], bool]
-    ) -> None:
-        """Copy what is exact and not in the stash yet; see `Stash.keep`."""
-        if self._stash is not None:
-            self._stash.keep(self.slots, token_ids, exact_until, should_stop)
 
     def begin(self, length: int) -> None:
         """Forget what is cached; all `length` tokens are to be encoded."""
@@ -161,5 +118,5 @@ class EditedCache:
         return decode_after(self._model, self.slots, len(token_ids), logits, options, draft)
 
     def clone(self) -> "EditedCache":
-        """Copy the slots; the stash is shared."""
-        return EditedCache(self._model, self._rotation, self.slots.clone(), self._stash)
+        """Copy the slots."""
+        return EditedCache(self._model, self._rotation, self.slots.clone())
