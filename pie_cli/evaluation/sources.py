@@ -115,7 +115,7 @@ def load(
         if name == "session":
             sessions = spread(_unique(stock.sessions()), limit)
         else:
-            cases += spread(_unique(stock.cases(name)), limit)
+            cases += spread(_unique(stock.cases(name, limit)), limit)
     if not cases and not sessions:
         raise _nothing(spec, task, stock.problems.skipped)
     return Loaded(tuple(cases), tuple(sessions), tuple(stock.problems.skipped), stock.name)
@@ -147,8 +147,8 @@ class _Stock:
         self._built_in = spec is None
         self._materials = self._read(spec)
 
-    def cases(self, task: str) -> list[EvalCase]:
-        """Return the cases of a task."""
+    def cases(self, task: str, limit: int | None = None) -> list[EvalCase]:
+        """Return the cases of a task, or somewhat more than `limit` of them."""
         if task == "real":
             return [item.case for item in self._materials if item.case]
         if task == "prose":
@@ -156,9 +156,11 @@ class _Stock:
         if task == "short":
             return list(self._short())
         if task == "adversarial":
+            # Parsing takes some 20 ms a file: no more files than are needed.
+            enough = None if limit is None else 16 + 2 * limit
             return _by_kind(
                 case
-                for document in self._documents
+                for document in spread(self._documents, enough)
                 for case in adversarial_cases(
                     document, self._random(document.id, task), self._options.context_tokens
                 )
@@ -188,12 +190,15 @@ class _Stock:
                     f"no cases in {path}: neither records nor git repositories",
                     "name a folder with .jsonl, .jsonl.gz or .parquet files, or repositories",
                 )
-            return [
-                material
-                for repository in found
-                for material in read_history(repository, self._random(repository.name))
-            ]
+            return [material for repository in found for material in self._history(repository)]
         return [] if self._prose_path else list(self._records(record_files(path)))
+
+    def _history(self, repository: Path) -> list[Material]:
+        try:
+            return list(read_history(repository, self._random(repository.name)))
+        except InputError as error:
+            self.problems.skip(str(repository), error.cause)
+            return []
 
     def _records(self, files: Iterable[Path]) -> Iterator[Material]:
         for file in files:
