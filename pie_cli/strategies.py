@@ -1,11 +1,11 @@
 """Strategies by name: what an edit keeps of the cache, and which further tokens it computes anew.
 
-full, prefix, cfe, pie          what is kept, see docs/method.md
-pie+seam:8                      pie, and the 8 tokens behind each hunk anew
-pie+seam:8+tail:16              mixtures; a budget is a number of tokens or a share of the prompt
-pie+names:5%
-pie+evict:4+1024                pie, then all but 4 sinks and 1,024 recent tokens dropped: a
-                                question for evaluation, no way to predict
+- `full`, `prefix`, `cfe`, `pie`: what is kept, see docs/method.md.
+- `pie+seam`: pie, and tokens behind each hunk anew, as many as ride free in the pass.
+- `pie+seam:4`: the 4 tokens behind each hunk.
+- `pie+seam:8+tail:16`, `pie+names:5%`: mixtures, and budgets as a share of the prompt.
+- `pie+evict:4+1024`: pie, then all but 4 sinks and 1,024 recent tokens dropped: a question for
+  evaluation, no way to predict.
 """
 
 import re
@@ -49,18 +49,18 @@ class Budget:
         return f"{self.amount:g}{'%' if self.percent else ''}"
 
 
-REPAIRS: Final[Mapping[str, Budget]] = MappingProxyType(
+REPAIRS: Final[Mapping[str, Budget | None]] = MappingProxyType(
     {
-        "seam": Budget(8),
-        "tail": Budget(16),
-        "names": Budget(5, percent=True),
-        "random": Budget(5, percent=True),
+        "seam": None,
+        "tail": None,
+        "names": None,
+        "random": None,
         "deviation": Budget(15, percent=True),
     }
 )
-"""Repairs and their budgets where none is given.
+"""Repairs and their budgets where none is given; None for what rides free in the pass.
 
-`seam` counts behind each hunk, unless in per cent; every other budget is a total. `random` and
+A number of tokens counts behind each hunk for `seam`, as a total for the others. `random` and
 `deviation` are there to compare with, `deviation` in `pie eval` only.
 """
 
@@ -71,11 +71,11 @@ class Repair:
 
     Attributes:
         kind: one of `REPAIRS`.
-        budget: how many.
+        budget: how many; None for what rides free in the pass, shared by the repairs without one.
     """
 
     kind: str
-    budget: Budget
+    budget: Budget | None
 
     def __str__(self) -> str:
         default = self.budget == REPAIRS[self.kind]

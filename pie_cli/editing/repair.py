@@ -13,6 +13,12 @@ from pie_cli.strategies import Budget, Strategy
 Pieces = Callable[[Sequence[int]], list[bytes]]
 """Gives the bytes of each token id, blanks included."""
 
+FREE_TOKENS = 8
+"""Tokens that ride free: they lengthen the smallest pass by a few per cent (docs/log.md)."""
+
+FREE_SHARE = 8
+"""For so many changed tokens one more rides free: a longer pass hides more."""
+
 MIN_NAME = 3
 """Bytes of the shortest identifier that is looked for: shorter ones are loop variables."""
 
@@ -53,11 +59,14 @@ def refresh_positions(
     if not strategy.repairs or not new_ids:
         return ()
     edit = _Edit(alignment, old_ids, new_ids, pieces, anchor, exact, seed)
+    repairs = [repair for repair in strategy.repairs if repair.kind in _PICKERS]
+    changed = len(new_ids) - sum(run.length for run in alignment.runs)
+    free = FREE_TOKENS + changed // FREE_SHARE
+    share = free // max(1, sum(repair.budget is None for repair in repairs))
     picked: list[int] = []
-    for repair in strategy.repairs:
-        if repair.kind not in _PICKERS:
-            continue
-        for position in _PICKERS[repair.kind](edit, repair.budget):
+    for repair in repairs:
+        tokens = share if repair.budget is None else _tokens(edit, repair.kind, repair.budget)
+        for position in islice(_PICKERS[repair.kind](edit, tokens), tokens):
             edit.stale[position] = 0
             picked.append(position)
     return tuple(sorted(picked))
@@ -177,39 +186,36 @@ def _gaps(spans: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]
     return gaps
 
 
-def _seam(edit: _Edit, budget: Budget) -> Iterator[int]:
-    """Pick the first tokens behind each hunk, nearest to the spot first."""
-    seams = edit.seams
-    total = budget.of(edit.length)
-    each = max(1, total // max(1, len(seams))) if budget.percent else total
-    picked = (
-        position
-        for start, stop in seams
-        for position in range(start, min(start + each, stop))
-        if edit.stale[position]
-    )
-    return islice(picked, total) if budget.percent else picked
+def _tokens(edit: _Edit, kind: str, budget: Budget) -> int:
+    """Return how many tokens a budget is; one in tokens counts behind each hunk for `seam`."""
+    each = kind == "seam" and not budget.percent
+    return budget.of(edit.length) * (len(edit.seams) if each else 1)
 
 
-def _tail(edit: _Edit, budget: Budget) -> Iterator[int]:
-    """Pick the last tokens before the spot."""
-    backward = range(edit.spot, edit.first - 1, -1)
-    return islice((p for p in backward if edit.stale[p]), budget.of(edit.length))
+def _seam(edit: _Edit, tokens: int) -> Iterator[int]:
+    """Give the first tokens behind each hunk, as many behind each, the last hunk's first."""
+    each = -(-tokens // max(1, len(edit.seams)))
+    for start, stop in edit.seams:
+        yield from (p for p in range(start, min(start + each, stop)) if edit.stale[p])
 
 
-def _names(edit: _Edit, budget: Budget) -> Iterator[int]:
-    """Pick lines that use a name of the lines that the edit changed, nearest to the spot first."""
-    return islice(edit.uses(edit.changed_names()), budget.of(edit.length))
+def _tail(edit: _Edit, _: int) -> Iterator[int]:
+    """Give the tokens before the spot, the last one first."""
+    return (p for p in range(edit.spot, edit.first - 1, -1) if edit.stale[p])
 
 
-def _random(edit: _Edit, budget: Budget) -> Iterator[int]:
-    """Pick anywhere."""
+def _names(edit: _Edit, _: int) -> Iterator[int]:
+    """Give lines that use a name of the lines that the edit changed, nearest to the spot first."""
+    return edit.uses(edit.changed_names())
+
+
+def _random(edit: _Edit, tokens: int) -> Iterator[int]:
+    """Give tokens from anywhere."""
     stale = [p for p in range(edit.first, edit.length) if edit.stale[p]]
-    total = min(len(stale), budget.of(edit.length))
-    return iter(random.Random(edit.seed).sample(stale, total))
+    return iter(random.Random(edit.seed).sample(stale, min(len(stale), tokens)))
 
 
-_PICKERS: dict[str, Callable[[_Edit, Budget], Iterator[int]]] = {
+_PICKERS: dict[str, Callable[[_Edit, int], Iterator[int]]] = {
     "seam": _seam,
     "tail": _tail,
     "names": _names,

@@ -24,6 +24,9 @@ from pie_cli.session import EditableModel
 from pie_cli.spans import Alignment
 from pie_cli.strategies import Budget
 
+SHARE_PCT = 15
+"""Tokens computed anew, in per cent of the prompt: CacheBlend's choice."""
+
 LAYERS = 2
 """Layers that are computed to find it: the first one's keys depend on no other token."""
 
@@ -54,7 +57,7 @@ def deviating_positions(
     slots: SlotCache,
     alignment: Alignment,
     new_ids: Sequence[int],
-    budget: Budget,
+    budget: Budget | None = None,
 ) -> tuple[int, ...]:
     """Pick the kept tokens whose keys and values deviate most from what they should be.
 
@@ -65,11 +68,12 @@ def deviating_positions(
         slots: holds the sequence before the edit.
         alignment: between the two sequences.
         new_ids: of the new prompt.
-        budget: how many.
+        budget: how many; None for CacheBlend's share.
 
     Returns:
         Positions in the new sequence, ascending.
     """
+    wanted = budget or Budget(SHARE_PCT, percent=True)
     start, length = alignment.first_change, len(new_ids)
     stale = [
         position
@@ -86,7 +90,7 @@ def deviating_positions(
     _encode_first_layers(model.loaded.model, first, new_ids, start)
     index = torch.tensor(stale, device=layer.keys.device)
     deviation = _deviation(keys, layer.keys, index) + _deviation(values, layer.values, index)
-    chosen = torch.topk(deviation, min(len(stale), budget.of(length))).indices.tolist()
+    chosen = torch.topk(deviation, min(len(stale), wanted.of(length))).indices.tolist()
     return tuple(sorted(stale[i] for i in chosen))
 
 

@@ -12,6 +12,7 @@ from pie_cli.cli.app import app
 from pie_cli.cli.render import Renderer
 from pie_cli.editing.patches import unified_diff
 from pie_cli.errors import ExitCode
+from pie_cli.strategies import DEFAULT_STRATEGY
 from tests.conftest import SOURCE
 
 BEFORE = SOURCE
@@ -51,7 +52,7 @@ def test_a_patch_prints_one_document_of_the_contract(complete, folder):
     result = document(complete("area.py", "--edit", patch_file(folder), "--json"))
     assert result["schema"] == "pie/1"
     assert result["path"] == "area.py"
-    assert result["strategy"] == "pie"
+    assert result["strategy"] == DEFAULT_STRATEGY
     assert result["at"] == {"line": 50, "column": 1}
     assert result["lines"] == {"added": 1, "removed": 0}
     tokens = result["tokens"]

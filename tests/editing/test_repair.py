@@ -100,7 +100,7 @@ def test_what_is_exact_is_not_picked():
     assert picked("pie+tail:5", anchor=41) == ()
     assert picked("pie+tail:5", anchor=41, exact=38) == (38, 39)
     assert picked("pie+random:100%") == tuple(range(42, 101))
-    assert picked("pie+seam+tail+random", new=[*OLD, 200, 201]) == ()
+    assert picked("pie+seam:4+tail+random", new=[*OLD, 200, 201]) == ()
     assert picked("pie+seam+tail+random", new=OLD) == ()
 
 
@@ -108,6 +108,22 @@ def test_mixtures_add_up_and_pick_nothing_twice():
     assert picked("pie+seam:2+tail:2") == (42, 43, 99, 100)
     new = [*OLD[:95], 200, *OLD[95:]]
     assert picked("pie+seam:3+tail:2", new=new) == (96, 97, 98, 99)
+
+
+def test_without_a_budget_a_repair_takes_what_rides_free():
+    assert picked("pie+seam") == tuple(range(42, 50))
+    assert picked("pie+tail") == tuple(range(93, 101))
+    new = [*OLD[:40], *range(200, 232), *OLD[40:]]
+    assert picked("pie+seam", new=new) == tuple(range(72, 84))  # an eighth of 32 more
+
+
+def test_what_rides_free_is_divided_among_hunks_and_repairs():
+    new = [*OLD[:20], 200, *OLD[20:60], 201, *OLD[60:]]
+    assert picked("pie+seam", new=new) == (*range(21, 25), *range(62, 66))
+    assert picked("pie+seam+tail") == (*range(42, 46), *range(97, 101))
+    assert picked("pie+seam+tail:2") == (*range(42, 50), 99, 100)
+    many = [token for start in range(0, 100, 5) for token in (*OLD[start : start + 5], 200 + start)]
+    assert len(picked("pie+seam", new=many)) == 10
 
 
 def test_random_has_the_budget_and_depends_on_the_seed():
