@@ -114,8 +114,8 @@ class Replayer:
         """Replay one session; a version that changes nothing is no save."""
         held, *asked = self._saves(session)
         ids = held.token_ids
-        room = max(len(save.token_ids) for save in (held, *asked))
-        first = self._laboratory.encode(ids, room)
+        # As a session does: room for some edits before the storage has to grow.
+        first = self._laboratory.encode(ids, len(ids) + len(ids) // 8)
         runs = [_Run(policy, first.clone()) for policy in self._policies]
         records: list[Record] = []
         answered = 0
