@@ -267,7 +267,7 @@ def _sessions(document: Row) -> str:
         "Whole sessions, save by save. Answers: time to the first token of all saves together; "
         "refreshes: exact runs behind the answers, while nobody waits. Cache: the largest.",
         _table(columns, rows),
-        "Mean KL divergence from full recompute, nats (same line, %), by number of the answered save:",
+        "Mean KL divergence from full recompute, nats (same line, %), by answered save:",
         _table(("save", "saves", *map(_policy, names)), drift),
     )
 
