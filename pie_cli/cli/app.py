@@ -283,7 +283,8 @@ def evaluate(
         typer.Option("--limit", help="Most cases of each task.", metavar="N", show_default=False),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", help="Of made-up edits, random repair and bootstrap.")
+        int,
+        typer.Option("--seed", help="Of made-up edits, random repair and bootstrap.", metavar="N"),
     ] = 0,
     refresh_every: Annotated[
         str,

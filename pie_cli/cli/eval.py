@@ -142,14 +142,15 @@ def _load(options: EvalOptions, renderer: Renderer) -> Loaded:
     Raises:
         InputError: no cases, or with --strict a malformed record.
     """
-    loaded = load(
-        options.cases,
-        options.task,
-        seed=options.experiment.seed,
-        limit=options.limit,
-        strict=options.strict,
-        options=TaskOptions(context_tokens=options.experiment.context_tokens),
-    )
+    with renderer.progress("reading cases"):
+        loaded = load(
+            options.cases,
+            options.task,
+            seed=options.experiment.seed,
+            limit=options.limit,
+            strict=options.strict,
+            options=TaskOptions(context_tokens=options.experiment.context_tokens),
+        )
     for skipped in loaded.skipped[:_SHOWN_SKIPS]:
         renderer.note(f"skipped {skipped.where}: {skipped.reason}")
     if len(loaded.skipped) > _SHOWN_SKIPS:
@@ -223,6 +224,10 @@ def _command_line(model: str, options: EvalOptions) -> str:
         words += ["--cases", options.cases]
     words += ["--task", options.task, "--strategies", ",".join(experiment.strategies)]
     words += ["--model", model, "--context-tokens", str(experiment.context_tokens)]
+    if experiment.max_tokens != Settings.max_tokens:
+        words += ["--max-tokens", str(experiment.max_tokens)]
+    if experiment.refresh_every != Experiment.refresh_every:
+        words += ["--refresh-every", ",".join(map(str, experiment.refresh_every))]
     if options.limit:
         words += ["--limit", str(options.limit)]
     return shlex.join([*words, "--seed", str(experiment.seed)])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pie_cli.errors import InputError
+from pie_cli.evaluation.summary import SESSION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +15,6 @@ _COLOURS = {"full": "#7f7f7f", "prefix": "#56b4e9", "cfe": "#e69f00", "pie": "#0
 # Okabe and Ito's others, then shades between: for repaired strategies, in their order.
 _FURTHER = ("#d55e00", "#0072b2", "#cc79a7", "#f0e442", "#8c564b", "#17becf", "#000000")
 _MARKERS = "osD^vP*X"
-_SESSION = "session"
 # Of a legend's small print, to tell how many entries fit side by side.
 _CHARS_PER_INCH = 15
 
@@ -55,7 +55,7 @@ Panel = Callable[["Axes"], None]
 def _figures(document: dict[str, Any]) -> dict[str, list[Panel]]:
     """Give the panels of each picture, none where there is nothing to show."""
     style = _Style(document["settings"]["strategies"])
-    plain = [row for row in document["rows"] if row["task"] != _SESSION and row["cases"]]
+    plain = [row for row in document["rows"] if row["task"] != SESSION and row["cases"]]
     tasks = list(dict.fromkeys(row["task"] for row in plain))
     groups, drift = document["groups"], document["sessions"]["drift"]
     return {

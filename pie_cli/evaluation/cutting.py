@@ -1,6 +1,7 @@
-"""The two prompts of a case, cut at the same line, so that what they share is shared."""
+"""Prompts of cases and saves, cut from the left at lines that both sides of an edit share."""
 
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pie_cli.editing.hunks import LineHunk, diff_lines, split_lines
@@ -9,6 +10,9 @@ from pie_cli.editing.spots import moved_edge
 from pie_cli.errors import CacheCapacityError
 from pie_cli.models.loading import LoadedModel
 from pie_cli.session import EditableModel
+
+_FILL = 0.75
+_REFILL = 0.4
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ def prompt_budget(loaded: LoadedModel, context_tokens: int, max_tokens: int) -> 
     return budget
 
 
+def head_of(model: EditableModel, path: str, budget: int) -> list[int]:
+    """Return the token ids that every prompt of a file begins with.
+
+    Raises:
+        CacheCapacityError: when the budget leaves no room behind them.
+    """
+    return PromptBuilder(model.tokenizer, model.loaded.bos_id, path, budget).head
+
+
 def cut(model: EditableModel, path: str, before: str, after: str, budget: int) -> PromptPair:
     """Build both prompts: the head, then the longest tail of whole lines that fits both.
 
@@ -67,7 +80,7 @@ def cut(model: EditableModel, path: str, before: str, after: str, budget: int) -
         CacheCapacityError: when the budget leaves no room behind the head.
     """
     encode = model.tokenizer.encode
-    head = PromptBuilder(model.tokenizer, model.loaded.bos_id, path, budget).head
+    head = head_of(model, path, budget)
     room = budget - len(head)
     hunks = diff_lines(before, after)
     back = [LineHunk(h.new_start, h.new_stop, h.old_start, h.old_stop) for h in hunks]
@@ -83,3 +96,27 @@ def cut(model: EditableModel, path: str, before: str, after: str, budget: int) -
     truncated = edge > 0 or max(len(old_ids), len(new_ids)) > room
     old, new = [*head, *old_ids[-room:]], [*head, *new_ids[-room:]]
     return PromptPair(old, new, truncated, outside=old == new)
+
+
+def window(
+    encode: Callable[[str], list[int]], lines: Sequence[str], edge: int, room: int
+) -> tuple[list[int], int]:
+    """Return the ids of the text from an edge on, which moves seldom and far, as a session's does.
+
+    Args:
+        encode: gives the token ids of a text.
+        lines: of the text before the spot, each with its newline.
+        edge: 0-based line that the last window began at, moved along with the text.
+        room: most tokens.
+
+    Returns:
+        The ids, and the edge: the same while the text fits and fills two fifths of the room.
+    """
+    ids = encode("".join(lines[edge:]))
+    if len(ids) > room or (edge and len(ids) < _REFILL * room):
+        last = max(0, len(lines) - 1)
+        edge = bisect_left(
+            range(last), True, key=lambda e: len(encode("".join(lines[e:]))) <= _FILL * room
+        )
+        ids = encode("".join(lines[edge:]))
+    return ids[-room:], edge

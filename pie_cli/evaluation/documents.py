@@ -80,12 +80,17 @@ def is_target(line: str) -> bool:
     return len(content) >= MIN_TARGET_CHARS and not content.startswith(("#", "//", "*", "/*"))
 
 
+def reach_chars(context_tokens: int) -> int:
+    """Return how many characters a prompt of so many tokens surely holds."""
+    return int(context_tokens * _CHARS_PER_TOKEN * _REACH)
+
+
 def reach_start(lines: Sequence[str], spot: int, context_tokens: int) -> int:
     """Return the first line before a spot that a prompt of so many tokens surely holds.
 
     An edit above it would not be seen.
     """
-    left = int(context_tokens * _CHARS_PER_TOKEN * _REACH)
+    left = reach_chars(context_tokens)
     line = spot
     while line > 0 and left >= len(lines[line - 1]):
         line -= 1

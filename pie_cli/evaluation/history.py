@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 
@@ -163,8 +164,13 @@ class _Edit:
             for line in lines
             if is_target(self._new[line])
             and line not in self._inside_strings
-            and sum(map(len, self._new[:line])) in _PROMPT_CHARS
+            and self._offsets[line] in _PROMPT_CHARS
         ]
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        """Characters before each line."""
+        return [0, *accumulate(map(len, self._new))]
 
     @cached_property
     def _inside_strings(self) -> set[int]:

@@ -11,11 +11,12 @@ answers are at hand; what stands in for them can be read off the text:
 import re
 from collections.abc import Iterator
 from importlib import metadata
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 
 from pie_cli.evaluation.cases import EvalCase
-from pie_cli.evaluation.documents import Document, edit_case, reach_start
+from pie_cli.evaluation.documents import Document, edit_case, reach_chars
 
 SHAPES = ("sentence", "summary", "question")
 """Kinds of prose cases."""
@@ -27,7 +28,6 @@ MAX_CHARS = 40_000
 """Characters of a document that are read."""
 
 _SUFFIXES = (".txt", ".md", ".rst")
-_MAX_LINES_ANSWERED = 400
 
 # Blocks that are no prose: code, tables, lists, headings, badges.
 _NO_PROSE = re.compile(r"^\s*(?:[#|>*+\-=~`:.\[<!]|\d+[.)]|\s{4})")
@@ -69,24 +69,27 @@ def prose_case(
 ) -> EvalCase | None:
     """Make one case: a sentence comes back or a foreign one goes, then the shape's question.
 
+    Of a long document the beginning is taken, so that all that is asked about can be seen.
+
     Args:
         document: one sentence a line.
         shape: one of `SHAPES`.
         foreign: sentences of another document.
         random: chooses the edit, its place and the spot.
-        context_tokens: the edit lies within so many tokens before the spot.
+        context_tokens: of the prompt, which the document and the question fill at most.
 
     Returns:
         The case, or None where the document has no room for the edit.
     """
-    lines = document.text.splitlines()[:_MAX_LINES_ANSWERED]
+    lines = document.text.splitlines()
+    sizes = accumulate(len(line) + 1 for line in lines)
+    lines = lines[: sum(size <= reach_chars(context_tokens) for size in sizes)]
+    if len(lines) < MIN_SENTENCES or not foreign:
+        return None
     after, question, target = _posed(shape, lines, random)
     ended = [f"{line}\n" for line in after]
-    start = reach_start(ended, len(ended), context_tokens)
     # Behind it stand a few sentences at least.
-    if len(ended) - start < 4 or not foreign:
-        return None
-    place = random.randrange(start, len(ended) - 3)
+    place = random.randrange(len(ended) - 3)
     before = list(ended)
     kind = random.choice(("insertion", "deletion"))
     if kind == "insertion":

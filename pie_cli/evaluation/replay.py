@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pie_cli.editing.hunks import diff_lines, split_lines
-from pie_cli.editing.prompts import Prompt, PromptBuilder
 from pie_cli.editing.spots import moved_edge, moved_line
 from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.evaluation.cases import EvalSession
+from pie_cli.evaluation.cutting import head_of, window
 from pie_cli.evaluation.outcomes import Outcome, Record
 from pie_cli.evaluation.runner import changed_tokens, moved_tokens
 from pie_cli.evaluation.trial import FULL, Laboratory, Question, Trial, outcome
@@ -48,13 +48,15 @@ class _Save:
     """One version's question.
 
     Attributes:
-        prompt: of the text above the spot.
+        token_ids: of the prompt: the text above the spot.
+        truncated: whether the window leaves lines out.
         target: the true line; None at the end of the file.
         hunks: places that the save changed.
         distance: lines from the last of them to the spot; 1 is directly behind it.
     """
 
-    prompt: Prompt
+    token_ids: list[int]
+    truncated: bool
     target: str | None
     hunks: int
     distance: int
@@ -111,15 +113,15 @@ class Replayer:
     def run(self, session: EvalSession) -> list[Record]:
         """Replay one session; a version that changes nothing is no save."""
         held, *asked = self._saves(session)
-        ids = held.prompt.token_ids
-        room = max(len(save.prompt.token_ids) for save in (held, *asked))
-        first = self._laboratory.encode(ids, room)
+        ids = held.token_ids
+        # As a session does: room for some edits before the storage has to grow.
+        first = self._laboratory.encode(ids, len(ids) + len(ids) // 8)
         runs = [_Run(policy, first.clone()) for policy in self._policies]
         records: list[Record] = []
         answered = 0
         for number, save in enumerate(asked, 1):
             place = (number, len(asked))
-            new_ids = save.prompt.token_ids
+            new_ids = save.token_ids
             if new_ids == ids:
                 records.append(_record(session, save, place, Alignment(0, 0, ()), {}))
             else:
@@ -140,7 +142,7 @@ class Replayer:
         answered: int,
     ) -> dict[str, Outcome]:
         """Answer one save by every policy."""
-        question = Question(save.target, compared=range(len(save.prompt.token_ids) - 1))
+        question = Question(save.target, compared=range(len(save.token_ids) - 1))
         outcomes = {FULL.name: outcome(full, full, question)}
         for run in runs:
             strategy, every = run.policy.strategy, run.policy.every
@@ -155,26 +157,26 @@ class Replayer:
 
     def _saves(self, session: EvalSession) -> Iterator[_Save]:
         """Give the prompt before the first save, then each save's own."""
-        loaded = self._laboratory.model.loaded
-        builder = PromptBuilder(
-            self._laboratory.model.tokenizer, loaded.bos_id, session.path, self._budget
-        )
-        held: Prompt | None = None
-        spot = 0
+        model = self._laboratory.model
+        head = head_of(model, session.path, self._budget)
+        room = self._budget - len(head)
+        spot = edge = 0
+        opened = False
         for old, new in pairwise(session.versions):
             hunks = diff_lines(old, new)
             if not hunks:
                 continue
-            if held is None:
-                spot = hunks[-1].old_stop
-                held = builder.build("".join(split_lines(old)[:spot]))
-                yield _Save(held, None, 0, 0)
+            if not opened:
+                opened, spot = True, hunks[-1].old_stop
+                ids, edge = window(model.tokenizer.encode, split_lines(old)[:spot], 0, room)
+                yield _Save([*head, *ids], edge > 0, None, 0, 0)
             spot = max(moved_line(spot, hunks), hunks[-1].new_stop)
             lines = split_lines(new)
-            held = builder.build("".join(lines[:spot]), moved_edge(held.edge, hunks))
+            ids, edge = window(model.tokenizer.encode, lines[:spot], moved_edge(edge, hunks), room)
             target = next((line for line in lines[spot:] if line.strip()), None)
             yield _Save(
-                held,
+                [*head, *ids],
+                edge > 0,
                 target and target.removesuffix("\n"),
                 len(hunks),
                 spot - hunks[-1].new_stop + 1,
@@ -204,8 +206,8 @@ def _record(
         distance=save.distance,
         shares_identifier=False,
         target=save.target,
-        prompt_tokens=len(save.prompt.token_ids),
-        truncated=save.prompt.edge > 0,
+        prompt_tokens=len(save.token_ids),
+        truncated=save.truncated,
         outside=not outcomes,
         moved=moved_tokens(alignment),
         changed=changed_tokens(alignment),

@@ -14,12 +14,15 @@ PICTURES = {
 """File names of the plots, and what they show."""
 
 _GROUPINGS = {
-    "distance": "Distance from the edit to the predicted line, in lines",
-    "moved": "How far the edit moved the text behind it, in tokens",
-    "changed": "Size of the edit: tokens that came and tokens that went",
-    "shares_identifier": "Whether the predicted line shares an identifier with the changed lines",
-    "kind": "Kind of edit",
-    "language": "Language",
+    "distance": ("distance", "Lines from the edit to the predicted line"),
+    "moved": ("size of the move", "Tokens by which the edit moved the text behind it"),
+    "changed": ("size of the edit", "Tokens that came and tokens that went"),
+    "shares_identifier": (
+        "shared identifier",
+        "Whether the predicted line shares an identifier with the changed lines",
+    ),
+    "kind": ("kind", "Kind of edit"),
+    "language": ("language", "Language of the file"),
 }
 
 Row = Mapping[str, Any]
@@ -169,7 +172,7 @@ def _differences(document: Row) -> str:
 
 
 def _groups(document: Row) -> Iterable[str]:
-    for by, title in _GROUPINGS.items():
+    for by, (title, meaning) in _GROUPINGS.items():
         groups = [group for group in document["groups"] if group["by"] == by]
         if len({(group["group"]) for group in groups}) < 2:
             continue
@@ -184,9 +187,9 @@ def _groups(document: Row) -> Iterable[str]:
             for task, group in _tasks(groups)
         ]
         yield _section(
-            f"Agreement by {by.replace('_', ' ')}",
-            f"{title}; same line as full recompute, %.",
-            _table(("task", by.replace("_", " "), "cases", *strategies), rows),
+            f"Agreement by {title}",
+            f"{meaning}; same line as full recompute, %.",
+            _table(("task", title, "cases", *strategies), rows),
         )
 
 
@@ -222,9 +225,9 @@ def _cosines(document: Row) -> str:
         return ""
     layers = max(len(entry["keys"]) for entry in entries)
     rows = [
-        (task, entry["strategy"], kind, *(_number(cosine, 4) for cosine in entry[kind]))
+        (*names, kind, *(_number(cosine, 4) for cosine in entry[kind]))
         for task, entry in _tasks(entries)
-        for kind in ("keys", "values")
+        for names, kind in (((task, entry["strategy"]), "keys"), (("", ""), "values"))
     ]
     return _section(
         "Cosine with full recompute's keys and values, by layer",
@@ -264,7 +267,7 @@ def _sessions(document: Row) -> str:
         "Whole sessions, save by save. Answers: time to the first token of all saves together; "
         "refreshes: exact runs behind the answers, while nobody waits. Cache: the largest.",
         _table(columns, rows),
-        "Mean KL divergence from full recompute, nats (same line, %), by number of the save:",
+        "Mean KL divergence from full recompute, nats (same line, %), by answered save:",
         _table(("save", "saves", *map(_policy, names)), drift),
     )
 

@@ -1,7 +1,7 @@
 """What a record means: a real edit, a session, a text to complete."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pie_cli.evaluation.cases import EvalCase, EvalSession
@@ -81,6 +81,12 @@ def _real_edit(record: Record, where: str) -> Material:
     )
     if case is None:
         raise MalformedRecord("before and after are the same up to the target line")
+    # What the record says of itself counts: another diff may cut the same edit otherwise.
+    distance, shares = record.get("distance"), record.get("shares_ident")
+    if type(distance) is int and distance > 0:
+        case = replace(case, distance=distance)
+    if isinstance(shares, bool):
+        case = replace(case, shares_identifier=shares)
     return Material(case=case, document=document)
 
 
@@ -148,7 +154,9 @@ def _humaneval(record: Record, where: str) -> Material:
 
 
 def _text(record: Record, field: str, default: str | None = None) -> str:
-    value = record.get(field, default)
+    value = record.get(field)
+    if value is None:
+        value = default
     if value is None:
         raise MalformedRecord(f"it has no {field}")
     if not isinstance(value, str):

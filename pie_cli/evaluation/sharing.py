@@ -70,17 +70,26 @@ def join_team(device: str) -> Team:
         device: as asked for: "cpu" keeps the processes off GPUs.
 
     Raises:
-        PieError: several processes, but accelerate is not installed.
+        PieError: several processes, but accelerate is not installed or does not join them.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started < 2:
         return Team()
+    import torch
+
     try:
-        state = _state(cpu=device == "cpu")
+        # Without being told so, accelerate takes processes that share no GPU for single ones.
+        state = _state(cpu=device == "cpu" or not torch.cuda.is_available())
     except ImportError as error:
         raise PieError(
             "sharing the cases between processes needs accelerate, which is not installed",
             "install pie with the extra: pip install 'pie-cli[eval]', or start one process",
         ) from error
+    if state.num_processes != started:
+        raise PieError(
+            f"{started} processes were started, but only {state.num_processes} found each other",
+            "start them by accelerate launch or torchrun, with --device cpu where GPUs are few",
+        )
     return Team(state.process_index, state.num_processes, state.local_process_index)
 
 

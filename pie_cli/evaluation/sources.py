@@ -1,11 +1,12 @@
 """Where cases come from: files, folders, data sets, repositories, or what every machine has."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from random import Random
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from pie_cli.editing.hunks import split_lines
 from pie_cli.errors import InputError
@@ -17,7 +18,7 @@ from pie_cli.evaluation.hub import data_set
 from pie_cli.evaluation.prose import SHAPES, prose_case, prose_documents
 from pie_cli.evaluation.records import Problems, Skipped, read_records, record_files
 from pie_cli.evaluation.shapes import MalformedRecord, Material, understand
-from pie_cli.evaluation.synthesis import SYNTHETIC, synthetic_case
+from pie_cli.evaluation.synthesis import SYNTHETIC, SyntheticTask, synthetic_case
 
 TASKS: Final = (
     "real",
@@ -39,6 +40,7 @@ _SHORT_CHARS = 3 * SHORT_TOKENS
 _PROSE = (".txt", ".md", ".rst")
 _HUB = "hub:"
 _Item = TypeVar("_Item")
+_Named = TypeVar("_Named", EvalCase, EvalSession)
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class _Stock:
                     document, self._random(document.id, task), self._options.context_tokens
                 )
             )
-        return list(self._synthetic(task, self._documents, self._options))
+        return list(self._synthetic(cast("SyntheticTask", task), self._documents, self._options))
 
     def sessions(self) -> list[EvalSession]:
         """Return the sessions."""
@@ -211,29 +213,27 @@ class _Stock:
                     self.problems.skip(where, str(error))
 
     def _synthetic(
-        self, task: str, documents: Sequence[Document], options: TaskOptions
+        self, task: SyntheticTask, documents: Sequence[Document], options: TaskOptions
     ) -> Iterator[EvalCase]:
-        for document, other in _with_neighbours(documents):
-            for name in SYNTHETIC:
-                if name == task:
-                    case = synthetic_case(
-                        name,
-                        document,
-                        split_lines(other.text),
-                        self._random(document.id, task),
-                        lines=options.lines,
-                        places=options.places,
-                        context_tokens=options.context_tokens,
-                    )
-                    if case:
-                        yield case
+        for document, other in _with_foreign(documents):
+            case = synthetic_case(
+                task,
+                document,
+                split_lines(other.text),
+                self._random(document.id, task),
+                lines=options.lines,
+                places=options.places,
+                context_tokens=options.context_tokens,
+            )
+            if case:
+                yield case
 
     def _prose(self) -> Iterator[EvalCase]:
         if not self._built_in and not self._prose_path:
             return
         documents = list(prose_documents(self._prose_path))
         for shape in SHAPES:
-            for document, other in _with_neighbours(documents):
+            for document, other in _with_foreign(documents):
                 random = self._random(document.id, shape)
                 foreign = other.text.splitlines()
                 case = prose_case(document, shape, foreign, random, self._options.context_tokens)
@@ -258,12 +258,18 @@ class _Stock:
                 yield replace(case, id=f"{case.id}:short", task="short")
 
 
-def _with_neighbours(documents: Sequence[Document]) -> Iterator[tuple[Document, Document]]:
-    """Pair each document with the next one, whose lines are foreign to it."""
-    others = [*documents[1:], *documents[:1]]
-    if len(documents) == 1:
-        others = [next(built_in_documents())]
-    yield from zip(documents, others, strict=True)
+def _with_foreign(documents: Sequence[Document]) -> Iterator[tuple[Document, Document]]:
+    """Pair each document with one whose lines are foreign to it, of its language if there is one.
+
+    Neighbours may be versions of one file, so the other is taken half the set away.
+    """
+    by_language: defaultdict[str, list[Document]] = defaultdict(list)
+    for document in documents:
+        by_language[document.language].append(document)
+    for group in by_language.values():
+        half = len(group) // 2
+        others = [*group[half:], *group[:half]] if half else [next(built_in_documents())]
+        yield from zip(group, others, strict=True)
 
 
 def _cut(case: EvalCase) -> EvalCase | None:
@@ -290,14 +296,13 @@ def _by_kind(cases: Iterable[EvalCase]) -> list[EvalCase]:
     return sorted(cases, key=lambda case: case.kind)
 
 
-def _unique(items: Sequence[_Item]) -> list[_Item]:
+def _unique(items: Sequence[_Named]) -> list[_Named]:
     """Number the ids that occur again; the items stay in order."""
     seen: dict[str, int] = {}
-    unique: list[_Item] = []
+    unique: list[_Named] = []
     for item in items:
-        own: str = item.id  # type: ignore[attr-defined]
-        seen[own] = seen.get(own, 0) + 1
-        unique.append(item if seen[own] == 1 else replace(item, id=f"{own}#{seen[own]}"))  # type: ignore[type-var]
+        count = seen[item.id] = seen.get(item.id, 0) + 1
+        unique.append(item if count == 1 else replace(item, id=f"{item.id}#{count}"))
     return unique
 
 

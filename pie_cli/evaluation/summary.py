@@ -325,10 +325,16 @@ def _mean_layers(rows: Iterable[Sequence[float] | None]) -> float | None:
 
 
 def _sessions(records: Sequence[Record], policies: Sequence[str]) -> dict[str, Any]:
-    """Give drift save by save, and each policy's time and memory over whole sessions."""
-    by_save = _by(records, lambda record: f"{record.save:06}")
+    """Give drift save by save, and each policy's time and memory over whole sessions.
+
+    Saves are numbered as they were answered: those above the window did nothing to the cache.
+    """
+    by_answer: dict[int, list[Record]] = defaultdict(list)
+    for session in _by(records, lambda record: record.case).values():
+        for number, record in enumerate(session, 1):
+            by_answer[number].append(record)
     return {
-        "drift": [_drift(group[0].save, group, policies) for _, group in sorted(by_save.items())],
+        "drift": [_drift(number, group, policies) for number, group in sorted(by_answer.items())],
         # Full recompute is what times are set beside, also where it was not asked for.
         "totals": [_totals(records, policy) for policy in dict.fromkeys((FULL, *policies))]
         if records

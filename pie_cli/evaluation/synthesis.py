@@ -6,22 +6,20 @@ The paper's summaries give neither the number of lines nor of places; ours are o
 
 from collections.abc import Sequence
 from random import Random
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pie_cli.editing.hunks import split_lines
 from pie_cli.evaluation.cases import EvalCase
 from pie_cli.evaluation.documents import Document, edit_case, reach_start, spot_of
 
-SYNTHETIC: tuple[Literal["insertion", "deletion", "multi"], ...] = (
-    "insertion",
-    "deletion",
-    "multi",
-)
+SyntheticTask: TypeAlias = Literal["insertion", "deletion", "multi"]
+
+SYNTHETIC: tuple[SyntheticTask, ...] = ("insertion", "deletion", "multi")
 """The tasks."""
 
 
 def synthetic_case(
-    task: Literal["insertion", "deletion", "multi"],
+    task: SyntheticTask,
     document: Document,
     foreign: Sequence[str],
     random: Random,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pie_cli.errors import CacheCapacityError
-from pie_cli.evaluation.cutting import cut, prompt_budget
+from pie_cli.evaluation.cutting import cut, prompt_budget, window
 from pie_cli.session import EditableModel
 
 LINES = [f"value_{n} = width_{n} * {n}\n" for n in range(60)]
@@ -75,3 +75,27 @@ def test_a_budget_keeps_room_for_the_line(tiny_model: EditableModel):
         prompt_budget(loaded, loaded.window + 1, 64)
     with pytest.raises(CacheCapacityError, match="no room for text"):
         prompt_budget(replace(loaded, window=64), 32, 64)
+
+
+def test_a_window_stays_while_the_text_fits_and_then_moves_far(tiny_model: EditableModel):
+    encode = tiny_model.tokenizer.encode
+    ids, edge = window(encode, LINES[:10], 0, 400)
+    assert (ids, edge) == (encode("".join(LINES[:10])), 0)
+    edges = []
+    for stop in range(10, 60):
+        ids, edge = window(encode, LINES[:stop], edge, 400)
+        assert len(ids) <= 400
+        assert ids == encode("".join(LINES[edge:stop]))
+        edges.append(edge)
+    assert edges == sorted(edges)
+    assert 2 <= len(set(edges)) <= 8
+
+
+def test_a_window_reaches_back_when_little_text_is_left_before_the_spot(
+    tiny_model: EditableModel,
+):
+    encode = tiny_model.tokenizer.encode
+    ids, edge = window(encode, LINES[:40], 38, 400)
+    assert edge < 30
+    assert 0.5 * 400 < len(ids) <= 0.75 * 400
+    assert window(encode, LINES[:40], 0, 4)[0] == encode(LINES[39])[-4:]

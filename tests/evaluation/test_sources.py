@@ -385,6 +385,13 @@ def test_prose_is_written_a_sentence_a_line_without_code_and_tables(tmp_path: Pa
     assert f"{asked}\n{by_kind['question'].target}\n" in by_kind["question"].after
 
 
+def test_of_a_long_document_the_beginning_is_taken(tmp_path: Path):
+    (tmp_path / "one.txt").write_text(PROSE)
+    for case in load(str(tmp_path), "prose", options=TaskOptions(context_tokens=600)).cases:
+        assert len(case.after) < 3 * 600
+        assert case.after[:20] in PROSE.replace(". ", ".\n")[:200]
+
+
 # History
 
 
