@@ -67,8 +67,11 @@ class Prediction:
         tokens: what became of the prompt's tokens.
         timings_ms: durations.
         lines_added, lines_removed: lines of the edit.
-        window_dropped: lines above the window's edge, left out of the prompt.
+        window_dropped: lines above the window, left out of the prompt.
+        window_dropped_below: lines below it, left out of a prompt that has text behind the spot.
         stopped_by: what ended the line: newline, end, max_tokens, or interrupted by a newer save.
+        form: of the prompt: plain, prefix-suffix-middle or suffix-prefix-middle.
+        context: paths of the other files that are in the prompt.
     """
 
     text: str
@@ -81,6 +84,9 @@ class Prediction:
     lines_removed: int
     window_dropped: int
     stopped_by: str
+    window_dropped_below: int = 0
+    form: str = "plain"
+    context: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

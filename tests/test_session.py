@@ -21,6 +21,7 @@ MAX_TOKENS = 12
 
 
 def make_session(model: EditableModel, **settings: Any) -> EditSession:
+    settings = {"at": "end", **settings}
     return EditSession(model, "area.py", Settings(max_tokens=MAX_TOKENS, **settings))
 
 

@@ -17,7 +17,13 @@ Model: TypeAlias = Annotated[
     ),
 ]
 At: TypeAlias = Annotated[
-    str, typer.Option("--at", help="Where to predict: end, or a line number.", metavar="end|LINE")
+    str | None,
+    typer.Option(
+        "--at",
+        help="Where to predict: below the last edit, at the end, as a line, or within one.",
+        metavar="edit|end|LINE[:COL]",
+        show_default="edit where the model can, else end",
+    ),
 ]
 Strategy: TypeAlias = Annotated[
     str,
