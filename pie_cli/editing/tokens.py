@@ -2,20 +2,24 @@
 
 The ids are those of tokenizing the whole text from scratch, always. Two things make that quick and
 safe. A private copy of the tokenizer is configured, so that the caller's own keeps its behaviour.
-And where the tokenizer provably splits at every newline before anything else, a line's ids depend
-on that line alone and are remembered; any other tokenizer works on the whole text each time.
+And work is saved only where the tokenizer provably splits a text whatever stands around (`cuts`):
+where it does so at every newline, lines are remembered; a text that was edited is tokenized around
+the edit (`incremental`). Without such a proof the whole text is tokenized each time.
 """
 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
+from pie_cli.editing.cuts import Cuts
 from pie_cli.editing.hunks import split_lines
+from pie_cli.editing.incremental import TokenizedText, follow
+from pie_cli.editing.vocabulary import Vocabulary
 from pie_cli.errors import ModelError
 
 MAX_LINES_REMEMBERED = 1 << 15
@@ -34,19 +38,6 @@ _CONTROL = re.compile(
     r"|\[/?(inst|prefix|suffix|middle|tool_calls|tool_results|available_tools)\]",
     re.IGNORECASE,
 )
-# Regexes whose matches are newlines, each alone, and pieces that never hold one: alternatives made
-# of classes that leave newlines out, each with a part that cannot be empty. They look no further
-# than one character ahead, which in a line is at most its own newline.
-_LETTERS = r"\\[dw]|\\p\{[LNPSM]\w?\}"
-_RANGE = r"[A-Za-z0-9]-[A-Za-z0-9]"
-_WITH = rf"\[(?:{_LETTERS}|{_RANGE}|[\w ])+\]"
-_ITEM = rf"(?:\\[dDwWsSnrt]|\\p\{{\w+\}}|{_RANGE}|[\w \r\n])"
-_WITHOUT = rf"\[\^{_ITEM}*(?:\\s|\\n|\n){_ITEM}*\]"
-_ATOM = rf"(?:{_LETTERS}|{_WITH}|{_WITHOUT})"
-_PIECE = rf"(?:{_ATOM}[?*]?)*{_ATOM}\+?(?:{_ATOM}[?*+]?)*(?:\(\?=\[ \]\))?"
-_NEWLINE = r"(?:\\n|\n|\[(?:\\n|\n|\\r|\r)*(?:\\n|\n)(?:\\r|\r)*\])"
-_NEWLINE_SPLIT = re.compile(rf"(?:(?:\\r|\r|{_PIECE})\|)*{_NEWLINE}(?:\|(?:\\r|\r|{_PIECE}))*")
-_LOCAL_PRE_TOKENIZERS = frozenset({"Split", "Digits", "Punctuation", "ByteLevel", "Whitespace"})
 _ANCHOR = "a"
 
 
@@ -83,11 +74,12 @@ class TextTokenizer:
         """
         state = json.loads(_backend(tokenizer).to_str())
         _mark_control_tokens(state, frozenset(control))
+        self._cuts = Cuts(state)
         self._tokenizer = Tokenizer.from_str(json.dumps(state))
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.by_line = splits_at_newlines(state)
+        self.by_line = self._cuts.behind("\n")
         self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self._remembered = lru_cache(MAX_LINES_REMEMBERED)(self._encode_line)
         self._anchor = self._tokenizer.encode(_ANCHOR, add_special_tokens=False).ids
@@ -104,10 +96,27 @@ class TextTokenizer:
         """
         if self.by_line:
             return list(chain.from_iterable(map(self._line_ids, split_lines(text))))
-        # The batch call leaves the offsets out, which saves a fifth of the time.
-        encodings = self._tokenizer.encode_batch_fast([_encodable(text)], add_special_tokens=False)
-        ids: list[int] = encodings[0].ids
-        return ids
+        return self._encode_each([text])[0]
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """Tokenize a text from scratch, so that an edit of it can be followed."""
+        return follow(None, text, self._cuts, self._encode_each)
+
+    def retokenize(self, previous: TokenizedText | None, text: str) -> TokenizedText:
+        """Tokenize a text around what an earlier one does not have in common with it.
+
+        Costs as much as the changes, wherever they stand, and a comparison of the texts. Where the
+        tokenizer has no provable cuts, or the text none for long, the whole stretch is tokenized.
+
+        Args:
+            previous: a tokenized text of this tokenizer, such as this one before an edit; it is
+                not changed. None tokenizes from scratch.
+            text: any text; lone surrogates are read as the replacement character.
+
+        Returns:
+            The text with the ids that `encode` gives; `previous` itself for an equal text.
+        """
+        return follow(previous, text, self._cuts, self._encode_each)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Turn the ids of a whole text back into it.
@@ -142,6 +151,33 @@ class TextTokenizer:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
+    def pieces(self, ids: Iterable[int]) -> list[bytes]:
+        """Return the bytes that each id adds to a text: none for control tokens."""
+        return self._vocabulary.pieces(ids)
+
+    def tokens_starting_with(self, text: str | bytes) -> tuple[int, ...]:
+        """Return the ids with which a text can begin that begins with the given one.
+
+        For token healing: those of the tokens that begin with it, and of those that it begins with.
+        Control tokens are none of them; for an empty text it is every other token. The first call
+        sorts the vocabulary.
+        """
+        return self._vocabulary.starting_with(text.encode() if isinstance(text, str) else text)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(
+            json.loads(self._tokenizer.to_str()), self._tokenizer.get_vocab(with_added_tokens=True)
+        )
+
+    def _encode_each(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize several texts, each alone."""
+        # The batch call leaves the offsets out, which saves a fifth of the time.
+        encodings = self._tokenizer.encode_batch_fast(
+            [_encodable(text) for text in texts], add_special_tokens=False
+        )
+        return [encoding.ids for encoding in encodings]
+
     def _line_ids(self, line: str) -> tuple[int, ...]:
         return self._remembered(line) if len(line) <= MAX_LINE_CHARS else self._encode_line(line)
 
@@ -152,22 +188,10 @@ class TextTokenizer:
 def splits_at_newlines(state: Mapping[str, Any]) -> bool:
     r"""Tell whether a tokenizer's parts prove that text can be tokenized line by line.
 
-    The proof: nothing changes the text beforehand (no normalizer), the first pre-tokenizer makes
-    every "\n" a piece of its own, whatever follows looks at one piece at a time, added tokens can
-    not reach over a newline, and a model sees single pieces. So no token depends on two lines.
-
     Args:
         state: the tokenizer as its JSON form.
     """
-    steps = _parts(state.get("pre_tokenizer"), "pretokenizers")
-    return (
-        not _parts(state.get("normalizer"), "normalizers")
-        and bool(steps)
-        and _isolates_newlines(steps[0])
-        and all(_is_local(step) for step in steps[1:])
-        and not any(_crosses_lines(token) for token in state.get("added_tokens") or ())
-        and not (state.get("model") or {}).get("dropout")
-    )
+    return Cuts(state).behind("\n")
 
 
 def _backend(tokenizer: Tokenizer | HasBackend) -> Tokenizer:
@@ -194,35 +218,3 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     return text
-
-
-def _parts(step: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
-    """Flatten a part of a tokenizer that may be nothing, one step or a (nested) sequence."""
-    if step is None:
-        return []
-    if step["type"] == "Sequence":
-        return [part for inner in step[key] for part in _parts(inner, key)]
-    return [step]
-
-
-def _isolates_newlines(step: Mapping[str, Any]) -> bool:
-    if step["type"] != "Split" or step.get("behavior") != "Isolated" or step.get("invert"):
-        return False
-    pattern = step["pattern"]
-    # As a plain string only a newline itself will do; "\n" in two characters is a regex.
-    return pattern.get("String") == "\n" or bool(
-        _NEWLINE_SPLIT.fullmatch(pattern.get("Regex") or "")
-    )
-
-
-def _is_local(step: Mapping[str, Any]) -> bool:
-    """Tell whether a pre-tokenizer looks at one piece at a time, wherever that piece stands."""
-    return step["type"] in _LOCAL_PRE_TOKENIZERS
-
-
-def _crosses_lines(token: Mapping[str, Any]) -> bool:
-    """Tell whether an added token that is matched in text can depend on a neighbouring line."""
-    if "\n" in token["content"]:
-        return True
-    looks_around = token["lstrip"] or token["rstrip"] or token["single_word"]
-    return bool(looks_around and not token["special"])

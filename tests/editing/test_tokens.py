@@ -188,7 +188,7 @@ def test_parts_that_break_the_proof(change: dict[str, Any]) -> None:
         (r"[\r\n]+", False),
         (r"[\r]", False),
         (r"\n|\s+", False),
-        (r"\n| ?\p{L}+|\s", False),
+        (r"\n| ?\p{L}+|\s", True),
         (r"\n|[^\S]+", False),
         (r"\n|[^\\n]+", False),
         (r"\n|[^a]+", False),
