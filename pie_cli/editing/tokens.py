@@ -25,6 +25,9 @@ from pie_cli.errors import ModelError
 MAX_LINES_REMEMBERED = 1 << 15
 """Lines whose ids are kept: some 15 MB at ten tokens a line."""
 
+MAX_TOKEN_CHARS = 256
+"""Characters that no token exceeds, runs of blanks included."""
+
 MAX_LINE_CHARS = 2_000
 """Characters beyond which a line's ids are not kept: minified files would fill the memory."""
 
@@ -163,6 +166,10 @@ class TextTokenizer:
         sorts the vocabulary.
         """
         return self._vocabulary.starting_with(text.encode() if isinstance(text, str) else text)
+
+    def open_end(self, text: str) -> int:
+        """Return how many bytes at a text's end a token could hold that also holds what follows."""
+        return self._vocabulary.open_end(_encodable(text[-MAX_TOKEN_CHARS:]).encode())
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
