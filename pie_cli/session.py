@@ -23,7 +23,7 @@ from pie_cli.editing.applying import FilePatch, locate
 from pie_cli.editing.hunks import LineHunk, align, diff_lines
 from pie_cli.editing.prompts import ContextFile, Prompt, PromptBuilder
 from pie_cli.editing.sides import settled
-from pie_cli.editing.spots import Place, Position, Spot, moved_line
+from pie_cli.editing.spots import BOM, Place, Position, Spot, moved_line
 from pie_cli.editing.tokens import TextTokenizer
 from pie_cli.editing.window import Edges
 from pie_cli.engine.decode import DecodeOptions, Line, Owed
@@ -351,9 +351,12 @@ class EditSession:
         edges: Edges,
         last: Prompt | None,
     ) -> Prompt:
-        """Build the prompt for a spot: with the text behind it, but at the end of the file."""
+        """Build the prompt for a spot: with the text behind it, but at the end of the file.
+
+        A byte order mark is no text to a model: behind one it writes anything but code.
+        """
         behind = None if spot == Spot() else text[place.offset :]
-        before = text[: place.offset] + place.opening
+        before = text[: place.offset].removeprefix(BOM) + place.opening
         return self._prompts.build(before, behind, edges, context, last, heal=True)
 
     def _decoding_of(self, prompt: Prompt, spot: Spot) -> DecodeOptions:

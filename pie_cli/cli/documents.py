@@ -25,6 +25,9 @@ def prediction_document(session: EditSession, prediction: Prediction) -> dict[st
         "exact": prediction.exact,
         "lines": {"added": prediction.lines_added, "removed": prediction.lines_removed},
         "window_dropped": prediction.window_dropped,
+        "window_dropped_below": prediction.window_dropped_below,
+        "form": prediction.form,
+        "context": list(prediction.context),
         "tokens": asdict(prediction.tokens),
         "timings_ms": _rounded(asdict(prediction.timings_ms)),
     }

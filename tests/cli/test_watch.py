@@ -249,7 +249,7 @@ def test_a_line_cut_short_by_a_newer_save_is_superseded_and_nothing_is_lost(
 
 
 def test_a_comparison_gives_way_to_a_newer_save(tiny_model: EditableModel) -> None:
-    options = {"chunk_tokens": 64, "strategy": "full"}
+    options = {"chunk_tokens": 64, "strategy": "full", "at": "end"}
     # More looks than a line has passes: the comparison's second chunk is not begun.
     saves = PlayedSaves(Taken(Save(1, FIRST)), Taken(Save(2, SECOND)), overtaken_after={1: 9})
     recorder, tally, _ = followed(tiny_model, saves, **options)
