@@ -239,7 +239,10 @@ def test_a_spot_outside_the_text_is_refused(tiny_model: EditableModel) -> None:
 
 
 def test_an_edit_behind_the_spot_costs_one_token(tiny_model: EditableModel) -> None:
-    session = fresh(tiny_model, SOURCE, at="9")
+    """Of a model that cannot fill in a middle, and so never sees it."""
+    plain = EditableModel(tiny_model.loaded, tiny_model.tokenizer, tiny_model.gate)
+    plain.__dict__["fim"] = None
+    session = fresh(plain, SOURCE, at="9")
     prediction = session.update(SOURCE + "# behind\n")
     assert prediction.exact
     assert prediction.tokens.encoded == 1
