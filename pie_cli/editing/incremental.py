@@ -150,9 +150,11 @@ class _Change:
             low, high = offsets[index], offsets[index + 1]
             if high - low < SEGMENT_CHARS:
                 continue
-            nearest = max(at, low + drift - DRIFT_CHARS)
-            farthest = min(self.stop, high + drift + DRIFT_CHARS)
-            start = text.find(self._previous.text[low:high], nearest, farthest)
+            segment = self._previous.text[low:high]
+            start = low + drift
+            if start < at or not text.startswith(segment, start, self.stop):
+                nearest, farthest = start - DRIFT_CHARS, high + drift + DRIFT_CHARS
+                start = text.find(segment, max(at, nearest), min(self.stop, farthest))
             stop = start + high - low
             if start >= 0 and self._cuts.at(text, start) and self._cuts.at(text, stop):
                 yield _Segment(start, stop, index)

@@ -78,6 +78,8 @@ class TextTokenizer:
         state = json.loads(_backend(tokenizer).to_str())
         _mark_control_tokens(state, frozenset(control))
         self._cuts = Cuts(state)
+        self._spelling = {key: state.get(key) for key in ("added_tokens", "decoder")}
+        self._spelling["model"] = {"unk_token": state["model"].get("unk_token")}
         self._tokenizer = Tokenizer.from_str(json.dumps(state))
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
@@ -173,9 +175,7 @@ class TextTokenizer:
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return Vocabulary(
-            json.loads(self._tokenizer.to_str()), self._tokenizer.get_vocab(with_added_tokens=True)
-        )
+        return Vocabulary(self._spelling, self._tokenizer.get_vocab(with_added_tokens=True))
 
     def _encode_each(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize several texts, each alone."""

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -30,8 +30,9 @@ class Vocabulary:
         added = state.get("added_tokens") or ()
         control = {token["content"] for token in added if token["special"]}
         control.add((state.get("model") or {}).get("unk_token"))
-        spell = _speller(parts(state.get("decoder"), "decoders"))
-        self._pieces = {i: spell(token) for token, i in vocabulary.items() if token not in control}
+        tokens = {i: token for token, i in vocabulary.items() if token not in control}
+        spelled = _spelled(list(tokens.values()), parts(state.get("decoder"), "decoders"))
+        self._pieces = dict(zip(tokens, spelled, strict=True))
         self._ids = sorted(
             (i for i, piece in self._pieces.items() if piece), key=self._pieces.__getitem__
         )
@@ -67,13 +68,13 @@ class Vocabulary:
         return self._ids[start : bisect_right(self._sorted, piece, start)]
 
 
-def _speller(decoder: list[Part]) -> Callable[[str], bytes]:
-    """Return what turns a token into bytes, as the tokenizer's decoder does within a text."""
+def _spelled(tokens: list[str], decoder: list[Part]) -> list[bytes]:
+    """Turn tokens into bytes, as the tokenizer's decoder does within a text."""
     kinds = {part["type"] for part in decoder}
     if "ByteLevel" in kinds:
-        return _spell_bytes
-    blanks = [part["replacement"] for part in decoder if part["type"] == "Metaspace"]
-    replaced = [(blank, " ") for blank in blanks] + [
+        return _spelled_in_alphabet(tokens)
+    replaced = [(part["replacement"], " ") for part in decoder if part["type"] == "Metaspace"]
+    replaced += [
         (part["pattern"]["String"], part["content"])
         for part in decoder
         if part["type"] == "Replace" and "String" in part["pattern"]
@@ -87,10 +88,19 @@ def _speller(decoder: list[Part]) -> Callable[[str], bytes]:
             token = token.replace(old, new)
         return token.encode()
 
-    return spell
+    return [spell(token) for token in tokens]
 
 
-def _spell_bytes(token: str) -> bytes:
-    if _ALPHABET.fullmatch(token):
-        return token.translate(_OTHERS).encode("latin-1")
-    return token.encode()
+def _spelled_in_alphabet(tokens: list[str]) -> list[bytes]:
+    """Turn tokens of GPT-2's alphabet into bytes, all at once; others, added ones, are text."""
+    known = [_ALPHABET.fullmatch(token) is not None for token in tokens]
+    letters = "".join(token for token, is_known in zip(tokens, known, strict=True) if is_known)
+    data = letters.translate(_OTHERS).encode("latin-1")
+    pieces, at = [], 0
+    for token, is_known in zip(tokens, known, strict=True):
+        if is_known:
+            pieces.append(data[at : at + len(token)])
+            at += len(token)
+        else:
+            pieces.append(token.encode())
+    return pieces

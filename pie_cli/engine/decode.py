@@ -120,6 +120,8 @@ def execute(
 ) -> Executed:
     """Turn the cache of the old prompt into that of the new one: splice, then one forward pass.
 
+    What the plan takes from copies is filled in between.
+
     The pass runs over all fresh tokens of all hunks together; the draft rides along behind the
     prompt. Afterwards the cache holds prompt and draft: `cache.truncate(plan.length)` drops the
     draft.
@@ -142,6 +144,8 @@ def execute(
         raise ValueError(f"strategy {plan.strategy} needs the model's rotation")
     began_at = stamp(model.device)
     cache.splice(plan.kept, plan.length, rotation if plan.rotate else None)
+    for run in plan.stored:
+        cache.put(run)
     cache.extend(plan.length + len(draft))
     spliced_at = stamp(model.device)
     positions: Sequence[int] = [*plan.fresh, *range(plan.length, plan.length + len(draft))]

@@ -19,6 +19,7 @@ from pie_cli.engine.moves import Moves
 from pie_cli.engine.passes import ForwardPass
 from pie_cli.engine.plan import uncovered
 from pie_cli.engine.rope import ModelRotation, Turn, make_turn
+from pie_cli.engine.stored import LayerStates, StoredRun
 from pie_cli.spans import KeptRun
 
 _GROWTH = 1.5
@@ -108,6 +109,16 @@ class SlotLayer(CacheLayerMixin):
             moves.shift(self.keys)
         else:
             moves.put(self.keys, turn.apply(homes))
+
+    def fill(self, start: int, stop: int, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Write keys and values as computed: parts [1, H, S, D] that add up to [start, stop)."""
+        if not self.is_initialized:
+            self.lazy_initialization(*parts[0])
+        keys, values = ([part[side] for part in parts] for side in (0, 1))
+        torch.cat(keys, dim=2, out=self.keys[:, :, start:stop])
+        torch.cat(values, dim=2, out=self.values[:, :, start:stop])
+        if self.homes is not None:
+            torch.cat(keys, dim=2, out=self.homes[:, :, start:stop])
 
     def memory_bytes(self) -> int:
         """Return the bytes allocated."""
@@ -245,6 +256,51 @@ class SlotCache(Cache):
             return _run_deltas(moves)
         return moves.targets() - self._home_positions[moves.sources()]
 
+    # Copies
+
+    @torch.inference_mode()
+    def take(self, start: int, stop: int) -> tuple[LayerStates, ...]:
+        """Copy the states of the tokens [start, stop), computed where they stand.
+
+        Returns:
+            Keys and values [1, H, stop - start, D] of each layer.
+
+        Raises:
+            CacheIntegrityError: when one of the tokens was never written, or was moved here.
+        """
+        missing = [slot for slot in self.pending if start <= slot < stop]
+        if not 0 <= start <= stop <= self.length or missing or self._pass is not None:
+            raise CacheIntegrityError(
+                f"cannot copy tokens {start} to {stop} of {self.length}, {len(missing)} not written"
+            )
+        if self._home_positions is not None:
+            homes = self._home_positions[start:stop]
+            if not torch.equal(homes, torch.arange(start, stop)):
+                raise CacheIntegrityError(f"tokens {start} to {stop} hold keys that were moved")
+        return tuple(
+            (layer.keys[:, :, start:stop].clone(), layer.values[:, :, start:stop].clone())
+            if layer.is_initialized
+            else None
+            for layer in self.slot_layers
+        )
+
+    @torch.inference_mode()
+    def put(self, run: StoredRun) -> None:
+        """Fill the slots of a run with its copies, as if it had been computed there.
+
+        Raises:
+            ValueError: when the run leaves the sequence.
+        """
+        if not 0 <= run.start <= run.stop <= self.length:
+            raise ValueError(f"tokens {run.start} to {run.stop} leave a sequence of {self.length}")
+        for layer, *parts in zip(self.slot_layers, *run.parts, strict=True):
+            states = [part for part in parts if part is not None]
+            if states:
+                layer.fill(run.start, run.stop, states)
+        if self._home_positions is not None:
+            self._home_positions[run.start : run.stop] = torch.arange(run.start, run.stop)
+        self.pending = tuple(slot for slot in self.pending if not run.start <= slot < run.stop)
+
     # Forward passes
 
     @torch.inference_mode()
@@ -359,6 +415,16 @@ class SlotCache(Cache):
             layer.homes = None
 
     # Looking in
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values, home copies left out."""
+        return sum(
+            states.shape[1] * states.shape[3] * states.element_size()
+            for layer in self.slot_layers
+            if layer.is_initialized
+            for states in (layer.keys, layer.values)
+        )
 
     @property
     def memory_bytes(self) -> int:

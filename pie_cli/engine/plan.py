@@ -1,10 +1,11 @@
 """The edit plan: which tokens are taken over from the cache, which run through the model."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pie_cli.config import STRATEGIES
+from pie_cli.engine.stored import StoredRun
 from pie_cli.spans import Alignment, KeptRun
 
 
@@ -16,9 +17,10 @@ class Plan:
         strategy: one of `STRATEGIES`.
         length: tokens of the new sequence.
         kept: runs taken over from the cache, ascending by `new_start`.
-        fresh: positions to run through the model, ascending; `kept` and `fresh` cover the sequence
-            exactly once.
+        fresh: positions to run through the model, ascending; `kept`, `stored` and `fresh` cover the
+            sequence exactly once.
         rotate: whether the keys of moved runs are re-rotated to their new positions.
+        stored: runs taken over from copies of exact keys and values, ascending.
     """
 
     strategy: str
@@ -26,11 +28,17 @@ class Plan:
     kept: tuple[KeptRun, ...]
     fresh: tuple[int, ...]
     rotate: bool
+    stored: tuple[StoredRun, ...] = ()
 
     @cached_property
     def reused(self) -> int:
-        """Tokens taken over from the cache."""
-        return sum(run.length for run in self.kept)
+        """Tokens taken over, from the cache or from copies."""
+        return sum(run.length for run in self.kept) + self.restored
+
+    @cached_property
+    def restored(self) -> int:
+        """Tokens taken over from copies, exactly; part of `reused`."""
+        return sum(run.stop - run.start for run in self.stored)
 
     @cached_property
     def shifted(self) -> int:
@@ -73,6 +81,33 @@ def make_plan(strategy: str, alignment: Alignment) -> Plan:
     )
 
 
+def restoring(plan: Plan, stored: Iterable[StoredRun]) -> Plan:
+    """Return a plan that takes what copies there are instead of keeping or encoding it.
+
+    Args:
+        plan: of any strategy.
+        stored: runs ascending without overlap; none covers the last token, which must be fresh.
+
+    Raises:
+        ValueError: when a run covers the last token, or none of the sequence.
+    """
+    runs = tuple(stored)
+    if not runs:
+        return plan
+    if runs[0].start < 0 or runs[-1].stop >= plan.length:
+        raise ValueError(f"copies up to {runs[-1].stop} for a plan of {plan.length} tokens")
+    return replace(
+        plan,
+        kept=tuple(piece for run in plan.kept for piece in _outside(run, runs)),
+        fresh=tuple(
+            position
+            for position in plan.fresh
+            if not any(run.start <= position < run.stop for run in runs)
+        ),
+        stored=runs,
+    )
+
+
 def uncovered(kept: Iterable[KeptRun], length: int) -> tuple[int, ...]:
     """List the positions below `length` that no run covers; runs ascend by `new_start`."""
     fresh: list[int] = []
@@ -105,6 +140,18 @@ def _clip(runs: Iterable[KeptRun], stop: int) -> tuple[KeptRun, ...]:
         else:
             kept.append(KeptRun(run.old_start, run.new_start, length))
     return tuple(kept)
+
+
+def _outside(kept: KeptRun, stored: Iterable[StoredRun]) -> Iterator[KeptRun]:
+    """Give the parts of a kept run that no stored run covers."""
+    start = kept.new_start
+    for run in stored:
+        stop = min(run.start, kept.new_stop)
+        if start < stop:
+            yield KeptRun(start - kept.delta, start, stop - start)
+        start = max(start, run.stop)
+    if start < kept.new_stop:
+        yield KeptRun(start - kept.delta, start, kept.new_stop - start)
 
 
 def _validate(alignment: Alignment) -> None:
