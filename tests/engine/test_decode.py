@@ -1,7 +1,7 @@
 """Decoding a line: the same with and without a draft, through the first line with content."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -226,7 +226,7 @@ class TestOwed:
     """Text taken back from the prompt's end is spelled first, once, and is no part of the line."""
 
     # Token 10 * i + j spells a letter and up to two more of its like, so that several spell a text.
-    TEXTS = {
+    TEXTS: ClassVar[dict[int, str]] = {
         token_id: "abcdefghij"[token_id % 10] * (1 + token_id // 10 % 3)
         for token_id in range(VOCABULARY)
     }
