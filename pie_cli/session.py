@@ -20,14 +20,15 @@ from torch import Tensor
 from pie_cli.config import Settings
 from pie_cli.editing.applying import FilePatch, apply
 from pie_cli.editing.hunks import LineHunk, align, diff_lines
-from pie_cli.editing.prompts import Prompt, PromptBuilder
+from pie_cli.editing.prompts import ContextFile, Prompt, PromptBuilder
 from pie_cli.editing.spots import Position, Spot, moved_edge, position_at
 from pie_cli.editing.tokens import TextTokenizer
-from pie_cli.engine.decode import DecodeOptions, Line, decode_after, decode_line
+from pie_cli.engine.decode import DecodeOptions, Line
 from pie_cli.engine.gate import GateRefusal, GateReport, run_gate
 from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.plan import Plan, make_plan
-from pie_cli.engine.refresh import RefreshStep, chunk_tokens_for, refresh
+from pie_cli.engine.prompt_cache import EditedCache, PromptCache
+from pie_cli.engine.refresh import RefreshStep, chunk_tokens_for
 from pie_cli.errors import CacheCapacityError, InputError, ModelError
 from pie_cli.models.loading import LoadedModel
 from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
@@ -61,6 +62,11 @@ class EditableModel:
     tokenizer: TextTokenizer
     gate: GateReport
 
+    def new_cache(self, capacity: int) -> PromptCache:
+        """Make an empty cache, `capacity` slots to begin with."""
+        model = self.loaded.model
+        return EditedCache(model, self.gate.rotation, SlotCache.for_model(model, capacity))
+
 
 def prepare(loaded: LoadedModel) -> EditableModel:
     """Run the gate, which installs the engine's attention.
@@ -92,7 +98,7 @@ class _State:
         last_draft: the draft that it had itself.
     """
 
-    cache: SlotCache
+    cache: PromptCache
     prompt: Prompt
     stale_from: int = 0
     changed_from: int = 0
@@ -140,6 +146,7 @@ class EditSession:
         # Text and spot outlive a failure, which costs the cache: the spot moves with the next edit.
         self._spot = Spot.parse(self.settings.at)
         self._text: str | None = None
+        self._context: tuple[ContextFile, ...] = ()
         self._state: _State | None = None
 
     @property
@@ -152,17 +159,24 @@ class EditSession:
         """Memory of the KV cache."""
         return self._state.cache.memory_bytes if self._state else 0
 
-    def open(self, text: str, on_progress: OnProgress | None = None) -> Prediction:
+    def open(
+        self,
+        text: str,
+        on_progress: OnProgress | None = None,
+        context: Sequence[ContextFile] = (),
+    ) -> Prediction:
         """Encode a text from scratch and predict.
 
         Args:
             text: the file's whole text.
             on_progress: told (tokens done, tokens in all) after each chunk.
+            context: other files, in the order in which they stand before the text.
 
         Raises:
             InputError: when the spot lies outside the text.
             CacheCapacityError: when the device's memory does not suffice.
         """
+        self._context = tuple(context)
         return self._encode_all(text, self._spot, on_progress, self._decoding)
 
     def prime(self, text: str, on_progress: OnProgress | None = None) -> float:
@@ -189,7 +203,11 @@ class EditSession:
         return self.update(apply(self._text, patch), should_stop)
 
     def update(
-        self, text: str, should_stop: ShouldStop = never, at: str | None = None
+        self,
+        text: str,
+        should_stop: ShouldStop = never,
+        at: str | None = None,
+        context: Sequence[ContextFile] | None = None,
     ) -> Prediction:
         """Bring the cache in step with a new text by the session's strategy, and predict.
 
@@ -197,12 +215,15 @@ class EditSession:
             text: the file's whole new text.
             should_stop: asked between decoding passes; true ends the line early (`interrupted`).
             at: where to predict in the new text; by default the spot moves with the text.
+            context: other files before the text; None for those of the last call.
 
         Raises:
             InputError: when the spot lies outside the text; the session stays as it was.
             CacheCapacityError: when the device's memory does not suffice.
         """
         began = time.perf_counter()
+        if context is not None:
+            self._context = tuple(context)
         hunks = [] if self._text is None else diff_lines(self._text, text)
         diffed = time.perf_counter()
         if at is not None:
@@ -215,15 +236,14 @@ class EditSession:
         offset = spot.offset(text)
         prompt = self._prompts.build(text[:offset], moved_edge(state.prompt.edge, hunks))
         tokenized = time.perf_counter()
-        plan = make_plan(self.settings.strategy, align(state.prompt.token_ids, prompt.token_ids))
+        plan = state.cache.plan(
+            self.settings.strategy, align(state.prompt.token_ids, prompt.token_ids)
+        )
         planned = time.perf_counter()
         with self._guarded():
-            line = decode_line(
-                self.model.loaded.model,
-                state.cache,
+            line = state.cache.decode_line(
                 plan,
                 prompt.token_ids,
-                self.model.gate.rotation,
                 replace(self._decoding, should_stop=should_stop),
                 state.draft,
             )
@@ -268,7 +288,7 @@ class EditSession:
                 logits = step.logits
             if logits is None:
                 return None
-            line = self._decode_after(state, logits, draft, self._decoding)
+            line = state.cache.decode_after(state.prompt.token_ids, logits, self._decoding, draft)
         forward = compute_ms + elapsed_ms(line.began_at, line.first_token_at)
         return _compared(self.settings.compare, line, state.last, forward)
 
@@ -305,17 +325,15 @@ class EditSession:
         with self._guarded():
             # Room for the line, and for some edits before the cache has to grow.
             capacity = length + length // 8 + self.settings.max_tokens
-            cache = SlotCache.for_model(
-                self.model.loaded.model, min(capacity, self.model.loaded.window)
-            )
+            cache = self.model.new_cache(min(capacity, self.model.loaded.window))
             state = self._state = _State(cache, prompt)
-            cache.splice(plan.kept, length, None)
+            cache.begin(length)
             logits = torch.empty(0)
             for step in self._refresh(state, 0, never, ()):
                 logits = logits if step.logits is None else step.logits
                 if on_progress:
                     on_progress(step.reached, length)
-            line = self._decode_after(state, logits, (), decoding)
+            line = cache.decode_after(prompt.token_ids, logits, decoding, ())
             self._text, self._spot = text, spot
         tokenize, forward = elapsed_ms(began, tokenized), elapsed_ms(tokenized, line.first_token_at)
         decode = elapsed_ms(line.first_token_at, line.ended_at)
@@ -327,19 +345,11 @@ class EditSession:
         self, state: _State, start: int, should_stop: ShouldStop, draft: Sequence[int]
     ) -> Iterator[RefreshStep]:
         """Encode again from a token on that has only exact ones before it."""
-        model = self.model.loaded.model
-        chunk = self.settings.chunk_tokens or chunk_tokens_for(model.device)
+        chunk = self.settings.chunk_tokens or chunk_tokens_for(self.model.loaded.model.device)
         ids = state.prompt.token_ids
-        for step in refresh(model, state.cache, ids, start, chunk, should_stop, draft):
+        for step in state.cache.refresh(ids, start, chunk, should_stop, draft):
             state.stale_from = max(state.stale_from, step.reached)
             yield step
-
-    def _decode_after(
-        self, state: _State, logits: Tensor, draft: Sequence[int], decoding: DecodeOptions
-    ) -> Line:
-        length = len(state.prompt.token_ids)
-        model = self.model.loaded.model
-        return decode_after(model, state.cache, length, logits, decoding, draft)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ def inserted(text: str, line: int, new: str) -> str:
 
 def keys_and_values(session: EditSession) -> list[torch.Tensor]:
     assert session._state is not None
-    cache = session._state.cache
+    cache = session._state.cache.slots
     cache.check_integrity()
     length = cache.length
     return [t[:, :, :length] for layer in cache.layers for t in (layer.keys, layer.values)]
@@ -185,7 +185,7 @@ def test_a_prefix_comparison_encodes_what_changed(
 
     session = fresh(tiny_model, "".join(LINES[:12]), compare="prefix")
     prediction = session.update(SOURCE)
-    monkeypatch.setattr("pie_cli.session.refresh", counting)
+    monkeypatch.setattr("pie_cli.engine.prompt_cache.refresh", counting)
     assert prediction.exact
     assert session.compare() is not None
     assert encoded == [prediction.tokens.encoded]
@@ -287,7 +287,7 @@ def test_a_failure_in_the_pass_costs_a_recompute_not_the_session(
     session = fresh(tiny_model, SOURCE)
     text = inserted(SOURCE, 4, "import sys\n")
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.session.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.engine.prompt_cache.decode_line", _out_of_memory)
         with pytest.raises(CacheCapacityError, match="no memory left"):
             session.update(text)
     assert session.update(text).tokens.encoded == len(prompt_ids(session))
@@ -301,8 +301,8 @@ def test_a_failure_loses_neither_text_nor_spot(
     session = fresh(tiny_model, SOURCE, at="9")
     text = inserted(SOURCE, 2, "    # one\n    # two\n")
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.session.decode_line", _out_of_memory)
-        patched.setattr("pie_cli.session.refresh", _out_of_memory)
+        patched.setattr("pie_cli.engine.prompt_cache.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.engine.prompt_cache.refresh", _out_of_memory)
         with pytest.raises(CacheCapacityError):
             session.update(text) if lost_by == "update" else session.compare()
     assert session.text == SOURCE
@@ -316,7 +316,7 @@ def test_a_shrunk_file_can_be_predicted_in_after_a_failure(
 ) -> None:
     session = fresh(tiny_model, SOURCE, at="40")
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.session.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.engine.prompt_cache.decode_line", _out_of_memory)
         with pytest.raises(CacheCapacityError):
             session.update("x = 1\n")
     assert session.update("x = 1\n").at.line == 2
@@ -337,7 +337,7 @@ def test_a_lack_of_memory_is_named_on_every_device(
         raise RuntimeError(message)
 
     session = fresh(tiny_model, SOURCE)
-    monkeypatch.setattr("pie_cli.session.decode_line", fail)
+    monkeypatch.setattr("pie_cli.engine.prompt_cache.decode_line", fail)
     with pytest.raises(CacheCapacityError, match="no memory left"):
         session.update(SOURCE)
 

@@ -20,6 +20,19 @@ _MAX_CHARS_PER_TOKEN = 16
 
 
 @dataclass(frozen=True)
+class ContextFile:
+    """Another file whose text stands before the prompt's own.
+
+    Attributes:
+        path: as the path comment above the text shows it.
+        text: the whole text.
+    """
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Prompt:
     """Token ids of a prompt.
 
