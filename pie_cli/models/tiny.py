@@ -85,10 +85,11 @@ _SIZES: Final[Mapping[str, int]] = {
     "num_kv_shared_layers": 1,
 }
 
-# Types whose default config leaves out a kind of layer that their checkpoints have.
-_LAYER_TYPES: Final[Mapping[str, list[str]]] = {
-    "lfm2": ["conv", "full_attention"] * 2,
-    "minimax_m3_vl_text": ["minimax_m3_sparse", "full_attention"] * 2,
+# Types that keep only one kind of layer when they are shrunk, but have several.
+_MIXED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "minimax_m3_vl_text": {"layer_types": ["minimax_m3_sparse", "full_attention"] * 2},
 }
 
 # Not a field: also give values to dimensions that a config leaves open.
@@ -122,12 +123,12 @@ def build_tiny(model_type: str) -> Any:
 
 
 def _attempt(model_type: str, overrides: Mapping[str, Any]) -> tuple[Any, str]:
-    """Try one way; return the model or None, and the reason."""
+    """Try one way; return a model that runs, or None and the reason."""
     try:
         config = CONFIG_MAPPING[model_type]()
         _shrink(config, overrides)
-        if model_type in _LAYER_TYPES:
-            config.layer_types = list(_LAYER_TYPES[model_type])
+        for name, value in _MIXED.get(model_type, {}).items():
+            setattr(config, name, value)
         # Counted before it is built: a dimension that was not shrunk may mean gigabytes.
         with torch.device("meta"):
             shape = AutoModelForCausalLM.from_config(config)
@@ -135,7 +136,10 @@ def _attempt(model_type: str, overrides: Mapping[str, Any]) -> tuple[Any, str]:
         if size > _MAX_PARAMETERS:
             return None, f"{size:,} parameters after shrinking"
         torch.manual_seed(_SEED)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval(), ""
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        with torch.inference_mode():
+            model(input_ids=torch.tensor([[5, 6, 7]]))
+        return model, ""
     except Exception as error:  # noqa: BLE001 - whatever a foreign constructor raises
         return None, (str(error).strip() or type(error).__name__).splitlines()[0]
 
