@@ -241,7 +241,7 @@ def finish(
     choices = _choices(executed.logits)
     first_token_at = stamp(steps.device)
     agreed = _agreed(draft, choices)
-    token_ids, stopped_by = _take([], choices[: agreed + 1], options)
+    token_ids, stopped_by = take([], choices[: agreed + 1], options)
     accepted = min(agreed, len(token_ids))
     passes = 1
     steps.truncate(prompt_length + agreed)
@@ -251,10 +251,10 @@ def finish(
             break
         logits = steps.step(token_ids[-1])
         passes += 1
-        token_ids, stopped_by = _take(token_ids, _choices(logits), options)
+        token_ids, stopped_by = take(token_ids, _choices(logits), options)
     return Line(
         token_ids=tuple(token_ids),
-        text=_text(token_ids, stopped_by, options),
+        text=line_text(token_ids, stopped_by, options),
         stopped_by=stopped_by,
         passes=passes,
         accepted=accepted,
@@ -279,7 +279,7 @@ def _agreed(draft: Sequence[int], choices: Sequence[int]) -> int:
     return len(draft)
 
 
-def _take(
+def take(
     token_ids: list[int], choices: Sequence[int], options: DecodeOptions
 ) -> tuple[list[int], StoppedBy | None]:
     """Append choices until one of them ends the line."""
@@ -295,7 +295,8 @@ def _take(
     return taken, None
 
 
-def _text(token_ids: Sequence[int], stopped_by: StoppedBy, options: DecodeOptions) -> str:
+def line_text(token_ids: Sequence[int], stopped_by: StoppedBy, options: DecodeOptions) -> str:
+    """Return a line's text, cut behind its content."""
     shown = token_ids[:-1] if stopped_by == "end" else token_ids
     text = options.detokenize(shown)
     line = _FULL_LINE.match(text)

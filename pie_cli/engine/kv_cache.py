@@ -487,7 +487,9 @@ def unusual_layer(config: Any) -> str | None:
 def stock_states(cache: DynamicCache) -> list[tuple[Tensor, Tensor] | None]:
     """Return each layer's keys and values [B, H, S, D] in a stock cache, None for other layers."""
     return [
-        (layer.keys, layer.values) if type(layer) is DynamicLayer and layer.is_initialized else None
+        (layer.keys, layer.values)
+        if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None
+        else None
         for layer in cache.layers
     ]
 

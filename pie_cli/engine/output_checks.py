@@ -106,7 +106,7 @@ def choose_past(reaches: Iterable[int], limit: int | None) -> tuple[int, int, in
     if not tried:
         return 0, 0, limit
     past = min(tried[-1] + _FAR_TOKENS, room)
-    return past, past - tried[-1], limit
+    return past, past - tried[-1] + 1, limit
 
 
 def check_long_past(
@@ -115,8 +115,9 @@ def check_long_past(
     """Compare logits behind a past that is longer than every window.
 
     Running thousands of tokens through a large model would take minutes. Any keys and values will
-    do for a past, so the sample's are repeated, with larger values outside the windows: a layer
-    that sees what it should not see answers something else.
+    do for a past, so the sample's are repeated, with larger values outside the windows and at the
+    edge of the longest one: a layer that sees a key too many or too few answers something
+    else.
 
     Args:
         model: with the engine's attention installed.
@@ -177,6 +178,8 @@ def _repeated(keys: Tensor, values: Tensor, past: int, far: int) -> tuple[Tensor
     times = -(-past // keys.shape[2])
     keys = keys[:1].repeat(1, 1, times, 1)[:, :, :past]
     values = values[:1].repeat(1, 1, times, 1)[:, :, :past]
-    # Far tokens are few; this gives them a say like all others together.
+    # Far tokens are few; this gives them a say like all others together. The tokens where the
+    # sample's windows begin get the same: one of them more or less changes what a query sees.
     values[:, :, :far] *= past / far
+    values[:, :, far - 1 : far + N_TOKENS] *= past / N_TOKENS
     return keys, values

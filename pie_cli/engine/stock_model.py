@@ -3,13 +3,16 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from pie_cli.engine.attention import NAME, implementation, stock_attention
+from pie_cli.engine.clock import stamp
+from pie_cli.engine.decode import DecodeOptions, Line, StoppedBy, line_text, take
 from pie_cli.engine.key_fit import relative_error, tolerance_of
 from pie_cli.engine.kv_cache import stock_cache
 from pie_cli.engine.model import CausalModel, reaches, vocabulary, window
@@ -219,3 +222,59 @@ def _tensors(held: Any) -> Iterator[Tensor]:
             yield from _tensors(inner)
     elif hasattr(held, "layers") or hasattr(held, "is_initialized"):
         yield from _tensors(vars(held))
+
+
+class _LineEnd(StoppingCriteria):
+    """Ends generation where the engine's own decoding ends a line."""
+
+    def __init__(self, prompt_length: int, options: DecodeOptions) -> None:
+        self._prompt_length = prompt_length
+        self._options = options
+        self.line: tuple[list[int], StoppedBy | None] = ([], None)
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        token_ids = input_ids[0, self._prompt_length :].tolist()
+        self.line = take([], token_ids, self._options)
+        if self.line[1] is None and self._options.should_stop():
+            self.line = (self.line[0], "interrupted")
+        return torch.full((1,), self.line[1] is not None, device=input_ids.device)
+
+
+@torch.inference_mode()
+def generate(
+    model: CausalModel, token_ids: Sequence[int], options: DecodeOptions, begun: Line
+) -> Line:
+    """Predict a line by the model's own `generate`, greedily.
+
+    Args:
+        model: any.
+        token_ids: of the prompt.
+        options: what ends the line.
+        begun: the line as far as it got; gives the times of the first token.
+    """
+    end = _LineEnd(len(token_ids), options)
+    inputs = torch.tensor([list(token_ids)], device=model.device)
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        max_new_tokens=options.max_tokens,
+        pad_token_id=0,
+        use_cache=True,
+    )
+    with as_stock(model), hushed():
+        cast(Any, model).generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([end]),
+        )
+    generated, stopped_by = end.line
+    return replace(
+        begun,
+        token_ids=tuple(generated),
+        text=line_text(generated, stopped_by or "max_tokens", options),
+        stopped_by=stopped_by or "max_tokens",
+        passes=begun.passes + len(generated),
+        ended_at=stamp(model.device),
+    )

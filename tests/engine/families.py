@@ -121,3 +121,113 @@ def build(kind: str, config: dict[str, Any], dtype: torch.dtype = torch.float32)
 def rotating(name: str, dtype: torch.dtype = torch.float32) -> Any:
     """Build one of `ROTATING`."""
     return build(*ROTATING[name], dtype=dtype)
+
+
+_MLA: dict[str, Any] = {
+    **_SIZES,
+    "num_key_value_heads": 4,
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+    "first_k_dense_replace": 1,
+}
+_HYBRID_HEADS: dict[str, Any] = {**_GROUPED, "num_hidden_layers": 4}
+
+# What the gate refuses, by name: model type and config.
+FALLING_BACK: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", _LEARNED),
+    "gpt_bigcode": ("gpt_bigcode", _LEARNED),
+    "bloom": (
+        "bloom",
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 64,
+            "n_layer": 3,
+            "n_head": 4,
+            "initializer_range": 0.3,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "mpt": (
+        "mpt",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 64,
+            "n_layers": 3,
+            "n_heads": 4,
+            "max_seq_len": 512,
+            "initializer_range": 0.3,
+        },
+    ),
+    "deepseek_v3": ("deepseek_v3", _MLA),
+    "gpt_oss": (
+        "gpt_oss",
+        {
+            **_HEADED,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": WINDOW,
+            "layer_types": _SLIDING,
+            "rope_parameters": _ROPE,
+        },
+    ),
+    "mamba": (
+        "mamba",
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 64,
+            "num_hidden_layers": 3,
+            "state_size": 8,
+            "initializer_range": 0.3,
+        },
+    ),
+    "jamba": (
+        "jamba",
+        {
+            **_HYBRID_HEADS,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "num_experts": 2,
+            "mamba_d_state": 8,
+            "mamba_dt_rank": 4,
+            "use_mamba_kernels": False,
+        },
+    ),
+    "qwen3_next": (
+        "qwen3_next",
+        {
+            **_HYBRID_HEADS,
+            "head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 32,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+        },
+    ),
+    "recurrent_gemma": (
+        "recurrent_gemma",
+        {
+            **_GROUPED,
+            "attention_window_size": WINDOW,
+            "lru_width": 64,
+            "w_init_variance_scale": 0.3,
+        },
+    ),
+}
+
+
+def falling_back(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Build one of `FALLING_BACK`."""
+    return build(*FALLING_BACK[name], dtype=dtype)
