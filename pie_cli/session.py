@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -27,11 +28,15 @@ from pie_cli.editing.spots import BOM, Place, Position, Spot, moved_line
 from pie_cli.editing.tokens import TextTokenizer
 from pie_cli.editing.window import Edges
 from pie_cli.engine.decode import DecodeOptions, Line, Owed
-from pie_cli.engine.gate import GateRefusal, GateReport, run_gate
+from pie_cli.engine.gate import GateReport, UnusableModel
+from pie_cli.engine.gate_memory import judge
 from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.plan import Plan, make_plan
 from pie_cli.engine.prompt_cache import EditedCache, PromptCache
 from pie_cli.engine.refresh import RefreshStep, chunk_tokens_for
+from pie_cli.engine.stock import StockCache
+from pie_cli.engine.stock_model import StockAbility
+from pie_cli.engine.threshold import ThresholdCache
 from pie_cli.errors import CacheCapacityError, InputError, ModelError
 from pie_cli.models.fim import FimFormat, find_format
 from pie_cli.models.loading import LoadedModel
@@ -54,17 +59,33 @@ def never() -> bool:
 
 @dataclass(frozen=True, eq=False)
 class EditableModel:
-    """A loaded model that passed the gate.
+    """A loaded model, and how its cache may be used.
 
     Attributes:
         loaded: the model, its tokenizer and facts.
         tokenizer: pie's view of the tokenizer.
-        gate: what the gate found and measured.
+        gate: what the gate found and measured, or None where it refused the model.
+        refusal: why it did, in one line, or None.
+        ability: what the cache of a refused model can do, or None.
     """
 
     loaded: LoadedModel
     tokenizer: TextTokenizer
-    gate: GateReport
+    gate: GateReport | None
+    refusal: str | None = None
+    ability: StockAbility | None = None
+
+    @property
+    def notice(self) -> str | None:
+        """Why this model's cache is not edited, or not always, and what runs then; one line."""
+        if self.ability is not None:
+            return f"the cache is not edited: {self.refusal}; runs {self.ability.summary}"
+        if self.gate is not None and self.gate.limit is not None:
+            return (
+                f"the cache is edited up to {self.gate.limit:,} tokens; "
+                "longer prompts run exact, by full recompute"
+            )
+        return None
 
     @cached_property
     def fim(self) -> FimFormat | None:
@@ -74,23 +95,35 @@ class EditableModel:
     def new_cache(self, capacity: int) -> PromptCache:
         """Make an empty cache, `capacity` slots to begin with."""
         model = self.loaded.model
-        return EditedCache(model, self.gate.rotation, SlotCache.for_model(model, capacity))
+        if self.gate is None:
+            assert self.ability is not None
+            return StockCache(model, self.ability)
+        limit = self.gate.limit
+        slots = SlotCache.for_model(model, min(capacity, limit or capacity))
+        edited = EditedCache(model, self.gate.rotation, slots)
+        return edited if limit is None else ThresholdCache(model, edited, limit)
 
 
 def prepare(loaded: LoadedModel) -> EditableModel:
-    """Run the gate, which installs the engine's attention.
+    """Run the gate, which installs the engine's attention, or take over its verdict.
+
+    A model that it refuses is ready as well: its own cache is used, exactly.
 
     Raises:
-        ModelError: when the model's cache cannot be edited, with the gate's reason.
+        ModelError: when the model gives no predictions by any strategy.
     """
+    name = loaded.model.name_or_path
     try:
-        gate = run_gate(loaded.model)
-    except GateRefusal as refusal:
-        raise ModelError(
-            f"the cache of {loaded.name} cannot be edited: {refusal.reason}",
-            "use a model of the Llama architecture, such as the embedded pie-nano",
-        ) from refusal
-    return EditableModel(loaded, TextTokenizer(loaded.tokenizer), gate)
+        verdict = judge(loaded.model, Path(name) if name else None)
+    except UnusableModel as error:
+        raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
+    return EditableModel(
+        loaded,
+        TextTokenizer(loaded.tokenizer),
+        verdict.report,
+        verdict.refusal,
+        verdict.ability,
+    )
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -186,7 +186,8 @@ def decode_line(
     draft = tuple(draft[: options.limit - 1])
     try:
         executed = execute(model, cache, plan, token_ids, rotation, draft)
-        return _finish(model, cache, plan.length, executed, options, draft)
+        steps = _SlotSteps(model, cache)
+        return finish(steps, plan.length, executed, options, draft)
     finally:
         cache.truncate(min(plan.length, cache.length))
 
@@ -213,49 +214,90 @@ def decode_after(
         raise ValueError(f"{len(logits)} rows of logits for a draft of {len(draft)} tokens")
     try:
         now = stamp(model.device)
-        return _finish(
-            model, cache, prompt_length, Executed(logits, now, now), options, tuple(draft)
-        )
+        steps = _SlotSteps(model, cache)
+        return finish(steps, prompt_length, Executed(logits, now, now), options, tuple(draft))
     finally:
         cache.truncate(prompt_length)
 
 
-def _finish(
-    model: CausalModel,
-    cache: SlotCache,
+class Steps(Protocol):
+    """Passes over one token each behind a prompt, and the way back."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the passes run."""
+        ...
+
+    def step(self, token_id: int) -> Tensor:
+        """Append a token; return the logits behind it, float32 [1, vocabulary]."""
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on."""
+        ...
+
+
+class _SlotSteps:
+    """Steps in slots."""
+
+    def __init__(self, model: CausalModel, cache: SlotCache) -> None:
+        self._model = model
+        self._cache = cache
+
+    @property
+    def device(self) -> torch.device:
+        return self._model.device
+
+    def step(self, token_id: int) -> Tensor:
+        position = self._cache.length
+        self._cache.extend(position + 1)
+        return encode(self._model, self._cache, [token_id], range(position, position + 1), (0,))
+
+    def truncate(self, length: int) -> None:
+        self._cache.truncate(length)
+
+
+def finish(
+    steps: Steps,
     prompt_length: int,
     executed: Executed,
     options: DecodeOptions,
     draft: tuple[int, ...],
 ) -> Line:
-    """Take over what the draft got right, then step until the line ends."""
+    """Take over what the draft got right, then step until the line ends.
+
+    Args:
+        steps: hold the prompt and the draft; afterwards also what was generated.
+        prompt_length: tokens.
+        executed: the pass over the prompt's last token and the draft.
+        options: what ends the line.
+        draft: the token ids that rode along.
+    """
     chooser = _Chooser(options.owed)
     choices = chooser.choose(executed.logits, draft)
-    first_token_at = stamp(model.device)
+    first_token_at = stamp(steps.device)
     agreed = _agreed(draft, choices)
-    token_ids, stopped_by = _take([], choices[: agreed + 1], options)
+    token_ids, stopped_by = take([], choices[: agreed + 1], options)
     accepted = min(agreed, len(token_ids))
     passes = 1
-    cache.truncate(prompt_length + agreed)
+    steps.truncate(prompt_length + agreed)
     while stopped_by is None:
         if options.should_stop():
             stopped_by = "interrupted"
             break
-        position = cache.length
-        cache.extend(position + 1)
-        logits = encode(model, cache, token_ids[-1:], range(position, position + 1), (0,))
+        logits = steps.step(token_ids[-1])
         passes += 1
-        token_ids, stopped_by = _take(token_ids, chooser.choose(logits), options)
+        token_ids, stopped_by = take(token_ids, chooser.choose(logits), options)
     return Line(
         token_ids=tuple(token_ids),
-        text=_text(token_ids, stopped_by, options),
+        text=line_text(token_ids, stopped_by, options),
         stopped_by=stopped_by,
         passes=passes,
         accepted=accepted,
         began_at=executed.began_at,
         spliced_at=executed.spliced_at,
         first_token_at=first_token_at,
-        ended_at=stamp(model.device),
+        ended_at=stamp(steps.device),
     )
 
 
@@ -303,7 +345,7 @@ def _agreed(draft: Sequence[int], choices: Sequence[int]) -> int:
     return len(draft)
 
 
-def _take(
+def take(
     token_ids: list[int], choices: Sequence[int], options: DecodeOptions
 ) -> tuple[list[int], StoppedBy | None]:
     """Append choices until one of them ends the line."""
@@ -319,7 +361,8 @@ def _take(
     return taken, None
 
 
-def _text(token_ids: Sequence[int], stopped_by: StoppedBy, options: DecodeOptions) -> str:
+def line_text(token_ids: Sequence[int], stopped_by: StoppedBy, options: DecodeOptions) -> str:
+    """Return a line's text, cut behind its content; what was owed is no part of it."""
     text, complete = _line(token_ids[:-1] if stopped_by == "end" else token_ids, options)
     return text.removesuffix("\n").removesuffix("\r") if complete else text
 
