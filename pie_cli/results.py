@@ -15,6 +15,7 @@ class TokenCounts:
         shifted: reused at another position than before.
         encoded: run through the model.
         stale: tokens whose keys and values may differ from full recompute's.
+        restored: put back from exact copies; part of `reused`.
     """
 
     total: int
@@ -22,6 +23,7 @@ class TokenCounts:
     shifted: int
     encoded: int
     stale: int
+    restored: int = 0
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,10 @@ from pie_cli.engine.decode import DecodeOptions, Line, Owed
 from pie_cli.engine.gate import GateReport, UnusableModel
 from pie_cli.engine.gate_memory import judge
 from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import Plan, make_plan
+from pie_cli.engine.plan import Plan, make_plan, restoring
 from pie_cli.engine.prompt_cache import EditedCache, PromptCache
 from pie_cli.engine.refresh import RefreshStep, chunk_tokens_for
+from pie_cli.engine.stash import Stash
 from pie_cli.engine.stock import StockCache
 from pie_cli.engine.stock_model import StockAbility
 from pie_cli.engine.threshold import ThresholdCache
@@ -45,6 +46,9 @@ from pie_cli.spans import Alignment
 from pie_cli.timing import elapsed_ms
 
 __all__ = ["Comparison", "EditSession", "EditableModel", "Prediction", "prepare"]
+
+MIN_STASH_BYTES = 64 << 20
+"""Copies of exact tokens may take as much memory as the cache itself, or this if that is more."""
 
 _NO_MEMORY = re.compile("(can't allocate|not enough|out of) memory", re.IGNORECASE)
 
@@ -193,6 +197,7 @@ class EditSession:
         self._text: str | None = None
         self._context: tuple[ContextFile, ...] = ()
         self._state: _State | None = None
+        self._stash: Stash | None = None
 
     @property
     def text(self) -> str | None:
@@ -206,8 +211,9 @@ class EditSession:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory of the KV cache."""
-        return self._state.cache.memory_bytes if self._state else 0
+        """Memory of the KV cache, and of the copies kept for when a text comes back."""
+        stashed = self._stash.memory_bytes if self._stash else 0
+        return stashed + (self._state.cache.memory_bytes if self._state else 0)
 
     def open(
         self,
@@ -228,7 +234,9 @@ class EditSession:
             InputError: when the spot lies outside the text.
             CacheCapacityError: when the device's memory does not suffice.
         """
-        return self._encode_all(text, self._spot, context, on_progress)
+        opened = self._encode_all(text, self._spot, context, on_progress)
+        self._keep_exact(never)
+        return opened
 
     def prime(
         self,
@@ -300,13 +308,15 @@ class EditSession:
         tokenized = time.perf_counter()
         alignment = settled(align(old.token_ids, prompt.token_ids), old, prompt)
         plan = state.cache.plan(self.settings.strategy, alignment)
+        plan = self._recalled(plan, prompt, min(state.stale_from, alignment.first_change))
         planned = time.perf_counter()
         draft = self._draft(state.draft, prompt)
         decoding = replace(self._decoding_of(prompt, spot), should_stop=should_stop)
         with self._guarded():
             line = state.cache.decode_line(plan, prompt.token_ids, decoding, draft)
             # Guarded as well: an interrupt in between must not leave this cache with the old text.
-            state.prompt, state.changed_from = prompt, plan.fresh[0]
+            state.prompt = prompt
+            state.changed_from = min([plan.fresh[0], *(run.start for run in plan.stored)])
             state.stale_from = stale_from(state.stale_from, plan)
             self._text, self._spot, self._context = text, spot, context
         timings = Timings(
@@ -349,6 +359,7 @@ class EditSession:
                 return None
             line = state.cache.decode_after(state.prompt.token_ids, logits, decoding, draft)
         forward = compute_ms + elapsed_ms(line.began_at, line.first_token_at)
+        self._keep_exact(should_stop)
         return _compared(self.settings.compare, line, state.last, forward)
 
     def fork(self, strategy: str) -> "EditSession":
@@ -449,6 +460,28 @@ class EditSession:
         timings = Timings(tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
         return _predicted(state, line, (), plan, place.position, timings, ())
 
+    def _recalled(self, plan: Plan, prompt: Prompt, start: int) -> Plan:
+        """Take exact copies, if there are any, instead of stale tokens and fresh ones."""
+        # The other strategies are baselines: they have what their namesakes have.
+        if self._stash is None or not plan.rotate:
+            return plan
+        return restoring(plan, self._stash.find(prompt.token_ids, start))
+
+    def _keep_exact(self, should_stop: ShouldStop) -> None:
+        """Copy what is exact by now, for when the text comes back; for idle time."""
+        state = self._state
+        if state is None:
+            return
+        if self._stash is None:
+            self._stash = Stash(max(MIN_STASH_BYTES, state.cache.memory_bytes))
+        try:
+            with _memory_sufficing():
+                ids = state.prompt.token_ids
+                state.cache.keep_in(self._stash, ids, state.stale_from, should_stop)
+        except CacheCapacityError:
+            # Copies are a convenience.
+            self._stash.clear()
+
     def _refresh(
         self, state: _State, start: int, should_stop: ShouldStop, draft: Sequence[int]
     ) -> Iterator[RefreshStep]:
@@ -533,7 +566,9 @@ def _predicted(
         at=at,
         strategy=plan.strategy,
         exact=stale == 0,
-        tokens=TokenCounts(plan.length, plan.reused, plan.shifted, plan.encoded, stale),
+        tokens=TokenCounts(
+            plan.length, plan.reused, plan.shifted, plan.encoded, stale, plan.restored
+        ),
         timings_ms=timings,
         lines_added=sum(hunk.new_stop - hunk.new_start for hunk in hunks),
         lines_removed=sum(hunk.old_stop - hunk.old_start for hunk in hunks),

@@ -454,3 +454,75 @@ def check_claim(session: EditSession) -> None:
     assert state is not None
     exact = differences(session)[: state.stale_from]
     assert not len(exact) or float(exact.max()) < 1e-3
+
+
+# --- what comes back -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["end", "20", "edit"])
+def test_a_text_that_comes_back_is_restored_exactly(model: EditableModel, at: str) -> None:
+    session = make_session(model, at=at)
+    session.open(SOURCE)
+    text = inserted(SOURCE, 4, "import sys\n" * 4)
+    for _ in range(2):
+        for state in (text, SOURCE):
+            prediction = session.update(state)
+            check(session, prediction)
+            session.compare()
+    # By now both were seen twice, with the hole where each of the two edits puts it.
+    for state in (text, SOURCE):
+        prediction = session.update(state)
+        check(session, prediction)
+        assert prediction.exact
+        assert prediction.tokens.restored <= prediction.tokens.reused
+        assert prediction.tokens.encoded < 16
+        assert at != "end" or prediction.tokens.restored > 200
+
+
+def test_what_is_not_the_same_left_context_is_not_restored(model: EditableModel) -> None:
+    """The control: the text behind another beginning is not the text that came back."""
+    session = make_session(model, at="end")
+    session.open(SOURCE)
+    session.update(inserted(SOURCE, 4, "import sys\n"))
+    session.compare()
+    prediction = session.update(inserted(SOURCE, 4, "import re\n"))
+    check(session, prediction)
+    assert prediction.tokens.restored < 64
+    assert not prediction.exact
+
+
+def test_copies_are_bounded_and_counted(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pie_cli.session.MIN_STASH_BYTES", 0)
+    session = make_session(model)
+    session.open(SOURCE)
+    assert session._state is not None
+    cache_bytes = session._state.cache.memory_bytes
+    assert cache_bytes < session.cache_bytes
+    for number in range(12):
+        check(session, session.update(inserted(SOURCE, 4, f"import a{number}\n" * number)))
+        session.compare()
+        assert session.cache_bytes <= session._state.cache.memory_bytes + cache_bytes
+
+
+def test_the_other_strategies_restore_nothing(model: EditableModel) -> None:
+    for strategy in ("full", "prefix", "cfe"):
+        session = make_session(model, at="end", strategy=strategy)
+        session.open(SOURCE)
+        session.update(inserted(SOURCE, 4, "import sys\n"))
+        session.compare()
+        assert session.update(SOURCE).tokens.restored == 0
+
+
+def test_without_memory_for_copies_nothing_is_lost(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("pie_cli.engine.kv_cache.SlotCache.take", fail)
+    session = make_session(model)
+    session.open(SOURCE)
+    check(session, session.update(inserted(SOURCE, 4, "import sys\n")))
+    assert session.compare() is not None

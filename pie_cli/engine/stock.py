@@ -11,6 +11,7 @@ from pie_cli.engine.forward import segments
 from pie_cli.engine.model import CausalModel
 from pie_cli.engine.plan import Plan, make_plan
 from pie_cli.engine.refresh import RefreshStep
+from pie_cli.engine.stash import Stash
 from pie_cli.engine.stock_model import StockAbility, StockState
 from pie_cli.spans import Alignment, KeptRun
 
@@ -132,6 +133,15 @@ class StockCache:
         state.crop(length)
         self._state = state if self._ability.appends else None
         return line
+
+    def keep_in(
+        self,
+        stash: Stash,
+        token_ids: Sequence[int],
+        exact_until: int,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Keep nothing: single tokens cannot be put back into a stock cache."""
 
     def clone(self) -> "StockCache":
         """Copy the cache."""

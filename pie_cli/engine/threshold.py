@@ -11,6 +11,7 @@ from pie_cli.engine.model import CausalModel
 from pie_cli.engine.plan import Plan, make_plan
 from pie_cli.engine.prompt_cache import EditedCache, PromptCache
 from pie_cli.engine.refresh import RefreshStep
+from pie_cli.engine.stash import Stash
 from pie_cli.engine.stock import StockCache
 from pie_cli.engine.stock_model import StockAbility, generate, whole_logits
 from pie_cli.spans import Alignment
@@ -92,6 +93,17 @@ class ThresholdCache:
         side, options_here, _ = self._bounded(len(token_ids), options, ())
         line = side.decode_after(token_ids, logits, options_here, rode)
         return self._across(line, token_ids, options, options_here)
+
+    def keep_in(
+        self,
+        stash: Stash,
+        token_ids: Sequence[int],
+        exact_until: int,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Copy the exact tokens of a prompt up to the limit."""
+        if len(token_ids) <= self._limit:
+            self._edited.keep_in(stash, token_ids, exact_until, should_stop)
 
     def clone(self) -> "ThresholdCache":
         """Copy the cache."""
