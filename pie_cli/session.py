@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -71,6 +70,8 @@ class EditableModel:
         gate: what the gate found and measured, or None where it refused the model.
         refusal: why it did, in one line, or None.
         ability: what the cache of a refused model can do, or None.
+        fim: how the model fills in a middle, or None where its tokenizer has no known tokens for
+            that.
     """
 
     loaded: LoadedModel
@@ -78,6 +79,7 @@ class EditableModel:
     gate: GateReport | None
     refusal: str | None = None
     ability: StockAbility | None = None
+    fim: FimFormat | None = None
 
     @property
     def notice(self) -> str | None:
@@ -90,11 +92,6 @@ class EditableModel:
                 "longer prompts run exact, by full recompute"
             )
         return None
-
-    @cached_property
-    def fim(self) -> FimFormat | None:
-        """How the model fills in a middle; None where its tokenizer has no such tokens."""
-        return find_format(self.tokenizer.token_id)
 
     def new_cache(self, capacity: int) -> PromptCache:
         """Make an empty cache, `capacity` slots to begin with."""
@@ -121,12 +118,14 @@ def prepare(loaded: LoadedModel) -> EditableModel:
         verdict = judge(loaded.model, Path(name) if name else None)
     except UnusableModel as error:
         raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
+    tokenizer = TextTokenizer(loaded.tokenizer)
     return EditableModel(
         loaded,
-        TextTokenizer(loaded.tokenizer),
+        tokenizer,
         verdict.report,
         verdict.refusal,
         verdict.ability,
+        find_format(tokenizer.token_id),
     )
 
 

@@ -12,7 +12,7 @@ from pie_cli.config import Settings
 from pie_cli.editing.prompts import CONTEXT_SHARE, ContextFile
 from pie_cli.editing.sides import FRESH_BETWEEN_HOLES
 from pie_cli.errors import CacheCapacityError
-from pie_cli.models.fim import PSM, SPM, FimFormat
+from pie_cli.models.fim import PSM, SPM
 from pie_cli.session import EditableModel, EditSession
 from tests.conftest import SOURCE, WINDOW
 from tests.sessions import check, differences, prompt_ids
@@ -29,12 +29,8 @@ def make_session(model: EditableModel, **options: Any) -> EditSession:
 @pytest.fixture(scope="module", params=[PSM, SPM])
 def model(request: pytest.FixtureRequest, tiny_model: EditableModel) -> EditableModel:
     """The tiny model, made to use one order of the parts."""
-    twin = EditableModel(tiny_model.loaded, tiny_model.tokenizer, tiny_model.gate)
-    fim = tiny_model.fim
-    assert fim is not None
-    layouts = {request.param: fim.layouts[request.param]}
-    twin.__dict__["fim"] = FimFormat(fim.family, layouts, fim.stop_ids, fim.file_id)
-    return twin
+    assert tiny_model.fim is not None
+    return replace(tiny_model, fim=tiny_model.fim.only(request.param))
 
 
 def inserted(text: str, line: int, new: str) -> str:

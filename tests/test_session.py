@@ -1,6 +1,7 @@
 """After every edit a session's ids, cache and claims are those of one built from scratch."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -240,9 +241,7 @@ def test_a_spot_outside_the_text_is_refused(tiny_model: EditableModel) -> None:
 
 def test_an_edit_behind_the_spot_costs_one_token(tiny_model: EditableModel) -> None:
     """Of a model that cannot fill in a middle, and so never sees it."""
-    plain = EditableModel(tiny_model.loaded, tiny_model.tokenizer, tiny_model.gate)
-    plain.__dict__["fim"] = None
-    session = fresh(plain, SOURCE, at="9")
+    session = fresh(replace(tiny_model, fim=None), SOURCE, at="9")
     prediction = session.update(SOURCE + "# behind\n")
     assert prediction.exact
     assert prediction.tokens.encoded == 1

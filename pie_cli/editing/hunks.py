@@ -110,6 +110,11 @@ def diff_lines(old: str, new: str) -> list[LineHunk]:
     ]
 
 
+def similarity(one: str, other: str) -> float:
+    """Return how much of two texts is common, 0 to 100: twice the LCS over both lengths."""
+    return 100 * float(Indel.normalized_similarity(one, other))
+
+
 def _diff_lines(old: str, new: str) -> list[LineHunk]:
     """Find the changed lines between two texts that differ in their first and last lines."""
     numbers: dict[str, int] = {}

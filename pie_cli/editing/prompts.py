@@ -102,7 +102,8 @@ class PromptBuilder:
         fim: FimFormat | None = None,
         order: Order | None = None,
     ) -> None:
-        self._tokenizer = tokenizer
+        # All but the prompt's first text continue another one.
+        self._tokenizer = tokenizer.continuing
         self._bos = [] if bos_id is None else [bos_id]
         self._file = [] if fim is None or fim.file_id is None else [fim.file_id]
         self._comment = comment_ids(tokenizer, path)

@@ -1,7 +1,7 @@
 """Fill in the middle: which control tokens a model knows, in which order its parts stand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 Order: TypeAlias = Literal["prefix-suffix-middle", "suffix-prefix-middle"]
@@ -104,6 +104,10 @@ class FimFormat:
         becomes stale.
         """
         return SPM if SPM in self.layouts else PSM
+
+    def only(self, order: Order) -> "FimFormat":
+        """Give the format with one of its orders, to measure or to test it."""
+        return replace(self, layouts={order: self.layouts[order]})
 
 
 def find_format(token_id: Callable[[str], int | None]) -> FimFormat | None:
