@@ -116,7 +116,7 @@ def _ask(
     del lines[hidden.line]
     session = EditSession(model, hidden.path, settings)
     above = max(0, hidden.line - 1)
-    session.prime("".join([*lines[:above], *lines[above + 1 :]]), at=Spot(above))
+    session.prime("".join([*lines[:above], *lines[hidden.line :]]), at=Spot(above))
     text, at = "".join(lines), Spot(hidden.line)
     saved = session.update(text, at=at)
     session.prime(text, at=at)
