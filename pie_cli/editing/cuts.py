@@ -32,7 +32,6 @@ _NUMERIC = "numeric"
 _LOCAL_STEPS = frozenset({"Split", "Digits", "Punctuation", "ByteLevel", "Whitespace"})
 _MAX_PAIRS = 1 << 14
 _MAX_CHARS = 1 << 12
-_ASCII = 0x80
 _ANYTHING = -1
 
 Part: TypeAlias = Mapping[str, Any]
