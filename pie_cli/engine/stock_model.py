@@ -227,7 +227,7 @@ def _tensors(held: Any) -> Iterator[Tensor]:
     elif isinstance(held, (list, tuple)):
         for inner in held:
             yield from _tensors(inner)
-    elif hasattr(held, "layers") or hasattr(held, "is_initialized"):
+    elif type(held).__module__.startswith("transformers."):
         yield from _tensors(vars(held))
 
 
