@@ -187,7 +187,7 @@ def _rotation(report: Any) -> str:
 
 
 def _escaped(reason: str) -> str:
-    """Return a reason that fits a table's cell: one short line, no bars, nothing of this machine."""
+    """Return a reason that fits a table's cell: one short line without bars."""
     line = " ".join(reason.replace("|", "/").split())
     return line if len(line) <= _MAX_REASON else line[: _MAX_REASON - 1] + "…"
 

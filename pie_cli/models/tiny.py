@@ -94,6 +94,7 @@ _MIXED: Final[Mapping[str, Mapping[str, Any]]] = {
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "mamba2": {"num_heads": 8},
     "minimax_m3_vl_text": {"layer_types": ["minimax_m3_sparse", "full_attention"] * 2},
 }
 
