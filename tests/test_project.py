@@ -22,6 +22,7 @@ HOMES = {
     "transformers": [
         "engine/attention.py",
         "engine/kv_cache.py",
+        "engine/stock_model.py",
         "models/*",
         "models/nano/*",
     ],

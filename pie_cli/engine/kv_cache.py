@@ -530,9 +530,13 @@ class SlotCache(Cache):
             )
 
 
-def stock_cache() -> DynamicCache:
-    """Make transformers' own growing cache, with every key kept in sliding-window layers, too."""
-    return DynamicCache()
+def stock_cache(config: Any = None) -> DynamicCache:
+    """Make transformers' own growing cache.
+
+    Without a config every layer keeps every key, sliding windows or not; with one, each keeps what
+    the model needs to go on.
+    """
+    return DynamicCache(config=config)
 
 
 def unusual_layer(config: Any) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 # Names under which configs keep how far a layer looks back.
-_REACH = re.compile(r"window|chunk_size|local_attention")
+_REACH = re.compile(r"window|chunk_size|local_attention|block_size|index_topk")
 
 
 class CausalModel(Protocol):

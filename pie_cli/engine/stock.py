@@ -15,6 +15,10 @@ from pie_cli.engine.stash import Stash
 from pie_cli.engine.stock_model import StockAbility, StockState
 from pie_cli.spans import Alignment, KeptRun
 
+# Tokens that are rather appended one by one than encoded with all before them: a pass over one
+# token reads every weight.
+_MAX_STEPS = 32
+
 
 class StockCache:
     """A prompt's cache as transformers keeps it: cropped where it can be, else only appended to.
@@ -25,11 +29,13 @@ class StockCache:
     Args:
         model: with transformers' attention, or with the engine's, which is then put aside.
         ability: of the model's cache.
+        keeps: whether the cache is of any use to the next prompt.
     """
 
-    def __init__(self, model: CausalModel, ability: StockAbility) -> None:
+    def __init__(self, model: CausalModel, ability: StockAbility, keeps: bool = True) -> None:
         self._model = model
         self._ability = ability
+        self._keeps = keeps and ability.copies
         self._state: StockState | None = None
 
     @property
@@ -47,11 +53,13 @@ class StockCache:
 
     def _reusable(self, alignment: Alignment) -> int:
         """Return how many tokens from the first on can stay in the cache."""
-        held = len(self._state) if self._state is not None else 0
+        held = len(self._state) if self._state is not None and self._keeps else 0
         if self._ability.crops:
             return min(held, alignment.first_change)
-        appended = alignment.first_change == held == alignment.old_length < alignment.new_length
-        return held if appended and self._ability.appends else 0
+        appended = alignment.new_length - held
+        if not alignment.first_change == held == alignment.old_length or appended < 1:
+            return 0
+        return held if self._ability.appends or appended <= _MAX_STEPS else 0
 
     def begin(self, length: int) -> None:  # noqa: ARG002 - storage grows by itself
         """Forget what is cached."""
@@ -128,10 +136,12 @@ class StockCache:
         draft: tuple[int, ...],
     ) -> Line:
         """Decode; afterwards the cache holds exactly the prompt, or nothing."""
-        steps = _StockSteps(self._model, state, self._ability)
+        # Where nothing can be taken back, the prompt's end is kept and a copy goes on.
+        copies = self._keeps and not self._ability.crops
+        steps = _StockSteps(self._model, state, copies)
         line = finish(steps, length, executed, options, draft)
         state.crop(length)
-        self._state = state if self._ability.appends else None
+        self._state = state if self._keeps else None
         return line
 
     def keep_in(
@@ -145,18 +155,18 @@ class StockCache:
 
     def clone(self) -> "StockCache":
         """Copy the cache."""
-        twin = StockCache(self._model, self._ability)
+        twin = StockCache(self._model, self._ability, self._keeps)
         twin._state = self._state.copy() if self._state is not None else None
         return twin
 
 
 class _StockSteps:
-    """Steps in a stock cache; where it cannot be cropped, in a copy that the first step makes."""
+    """Steps in a stock cache, or in a copy of it that the first step makes."""
 
-    def __init__(self, model: CausalModel, state: StockState, ability: StockAbility) -> None:
+    def __init__(self, model: CausalModel, state: StockState, copies: bool) -> None:
         self._model = model
         self._state = state
-        self._must_copy = ability.appends and not ability.crops
+        self._must_copy = copies
 
     @property
     def device(self) -> torch.device:

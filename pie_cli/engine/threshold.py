@@ -18,7 +18,7 @@ from pie_cli.spans import Alignment
 
 # Beyond the limit every frequency may depend on the length, so nothing is kept from one prompt to
 # the next, and a prompt is encoded in one pass: its first chunk alone would be below the limit.
-_RECOMPUTES = StockAbility(crops=False, appends=False, steps=True)
+_RECOMPUTES = StockAbility(crops=False, appends=False, steps=True, copies=True)
 
 
 class ThresholdCache:
@@ -38,7 +38,7 @@ class ThresholdCache:
         self._model = model
         self._edited = edited
         self._limit = limit
-        self._stock = StockCache(model, _RECOMPUTES)
+        self._stock = StockCache(model, _RECOMPUTES, keeps=False)
         # Of the prompt that is held; the slots hold none while a longer one is.
         self._length = 0
 

@@ -85,10 +85,16 @@ _SIZES: Final[Mapping[str, int]] = {
     "num_kv_shared_layers": 1,
 }
 
-# Types that keep only one kind of layer when they are shrunk, but have several.
+# What names alone do not tell: types that keep only one kind of layer when they are shrunk but have
+# several, and dimensions that depend on others.
 _MIXED: Final[Mapping[str, Mapping[str, Any]]] = {
     "bamba": {"attn_layer_indices": [1, 3]},
+    "deepseek_v2": {"num_key_value_heads": 4, "num_experts_per_tok": 2},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "mamba2": {"num_heads": 8},
     "minimax_m3_vl_text": {"layer_types": ["minimax_m3_sparse", "full_attention"] * 2},
 }
 
