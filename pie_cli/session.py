@@ -23,7 +23,7 @@ from pie_cli.editing.applying import FilePatch, locate
 from pie_cli.editing.hunks import LineHunk, align, diff_lines
 from pie_cli.editing.prompts import ContextFile, Prompt, PromptBuilder
 from pie_cli.editing.sides import settled
-from pie_cli.editing.spots import BOM, Place, Position, Spot, moved_line
+from pie_cli.editing.spots import BOM, Place, Position, Spot, moved_edge, moved_line
 from pie_cli.editing.tokens import TextTokenizer
 from pie_cli.editing.window import Edges
 from pie_cli.engine.decode import DecodeOptions, Line, Owed
@@ -544,9 +544,9 @@ def stale_from(before: int, plan: Plan) -> int:
 
 
 def _moved(edges: Edges, hunks: Sequence[LineHunk]) -> Edges:
-    """Return where the window's edges stand after an edit; the top of the text stays the top."""
+    """Return where the window's edges stand after an edit."""
     bottom = None if edges.bottom is None else moved_line(edges.bottom, hunks)
-    return Edges(moved_line(edges.top, hunks) if edges.top else 0, bottom)
+    return Edges(moved_edge(edges.top, hunks), bottom)
 
 
 def _predicted(

@@ -220,13 +220,17 @@ class PromptBuilder:
             Side(file.text, partial(self._tokenized, parts, f"context:{file.path}"), below=True)
             for file in files
         ]
-        # Estimated: what is cut off shall not be tokenized at each save only to be counted.
+        # Estimated first: what is cut off shall not be tokenized at each save only to be counted.
         level = _level(
             [len(head) + _estimate(file) for head, file in zip(heads, files, strict=True)], budget
         )
+        for side in sides:
+            side.bound(level, per_token=CHARS_PER_TOKEN)
+        level = _level(
+            [len(head) + side.tokens for head, side in zip(heads, sides, strict=True)], budget
+        )
         ids: list[int] = []
         for head, side in zip(heads, sides, strict=True):
-            side.bound(level, per_token=CHARS_PER_TOKEN)
             while side.tokens and len(head) + side.tokens > level:
                 side.shrink(max(0, level - len(head)), fill=1.0)
             ids += [*head, *side.part.token_ids]

@@ -171,6 +171,11 @@ def moved_line(line: int, hunks: Sequence[LineHunk]) -> int:
     return line + delta
 
 
+def moved_edge(edge: int, hunks: Sequence[LineHunk]) -> int:
+    """Return where the window's upper edge stands after an edit; the top stays the top."""
+    return moved_line(edge, hunks) if edge else 0
+
+
 def line_offset(text: str, line: int) -> int | None:
     """Return where a 0-based line begins; the empty one behind the last newline counts.
 

@@ -119,3 +119,14 @@ def test_a_text_behind_another_gets_no_blank() -> None:
     assert tokenizer.decode(prompt.token_ids) == "# a.py\nx = 1\n"
     nano = tokenizer_of("pie-nano")
     assert nano.continuing is nano
+
+
+@pytest.mark.parametrize("text", ["漢字" * 200, "x" * 3_000, "()[]{}!?\n" * 300, "\n" * 900])
+@pytest.mark.parametrize("count", [1, 4, 30])
+def test_dense_files_take_no_more_than_their_share(text: str, count: int) -> None:
+    """Tokens are estimated from characters, but counted in the end."""
+    context = [ContextFile(f"{n}.py", text) for n in range(count)]
+    for budget in (64, 300, 1_000):
+        prompt = builder(budget).build(TEXT[:20_000], TEXT[20_000:], context=context)
+        assert 0.4 * budget < len(prompt.token_ids) <= budget
+        assert len(prompt.prefix) + len(prompt.suffix) > 0.3 * budget
