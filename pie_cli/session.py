@@ -179,12 +179,23 @@ class EditSession:
         self._context = tuple(context)
         return self._encode_all(text, self._spot, on_progress, self._decoding)
 
-    def prime(self, text: str, on_progress: OnProgress | None = None) -> float:
+    def prime(
+        self,
+        text: str,
+        on_progress: OnProgress | None = None,
+        context: Sequence[ContextFile] = (),
+    ) -> float:
         """Encode a text from scratch without predicting a line: the state before an edit.
+
+        Args:
+            text: the file's whole text.
+            on_progress: told (tokens done, tokens in all) after each chunk.
+            context: other files, in the order in which they stand before the text.
 
         Returns:
             Milliseconds that it took.
         """
+        self._context = tuple(context)
         first_token = replace(self._decoding, max_tokens=1)
         primed = self._encode_all(text, self._spot, on_progress, first_token)
         if self._state:

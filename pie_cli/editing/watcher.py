@@ -497,8 +497,8 @@ class WatchdogSource:
 def _wanted(folders: Mapping[Path, bool], spare: Collection[Path]) -> dict[Path, _Scope]:
     """Say how much each watch has to take in.
 
-    Elsewhere than on Linux a watch takes in all that lies below. So the folders above, there in case
-    they are replaced, get none (a watch on the root would see everything), and a tree needs one.
+    Elsewhere than on Linux a watch takes in all that lies below. So the folders above, there in
+    case they are replaced, get none (the root's would see everything), and a tree needs only one.
     """
     if _LINUX:
         return {f: _Scope.SAVES if saves else _Scope.NAMES for f, saves in folders.items()}
