@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -272,7 +272,13 @@ class Follower:
                     self._saved_last = None
         self._supersede(taken.superseded)
         for failed in taken.failed:
-            self._fail(failed)
+            if failed.path in self._only_context:
+                left_out = InputError(
+                    failed.error.cause, "it is left out of the context until it can be read"
+                )
+                self._fail(replace(failed, error=left_out))
+            else:
+                self._fail(failed)
 
     def _answer(self, save: Save) -> None:
         """Predict after a save, then compare; both give way to a newer save."""
@@ -281,14 +287,16 @@ class Follower:
             self._supersede((save,))
             return
         path, text = self._saved_last
+        opens = self._sessions.text(self._show(path)) is None
         try:
-            if self._predict(save, path, text):
+            # What was encoded from scratch just now has nothing to be compared with.
+            if self._predict(save, path, text, opens=opens) and not opens:
                 self._compare(save, path)
         except PieError as error:
             # The session is as it was, or starts anew with the next text.
             self._fail(FailedSave(save.save_id, save.path, error))
 
-    def _predict(self, save: Save, path: Path, text: str) -> bool:
+    def _predict(self, save: Save, path: Path, text: str, *, opens: bool) -> bool:
         """Update the session, and report the prediction unless a newer save cut it short."""
         try:
             prediction = self._compute(save, path, text)
@@ -299,7 +307,10 @@ class Follower:
             if self._saves.newer_than(save.save_id):
                 self._supersede((save,))
             return False
-        self._tally.predictions.append(prediction)
+        if opens:
+            self._tally.opened += 1
+        else:
+            self._tally.predictions.append(prediction)
         self._tell(save, path, prediction)
         return True
 

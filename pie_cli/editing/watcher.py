@@ -280,9 +280,9 @@ class Watcher(Iterator[KeysView[Path]]):
             if len(fresh) > room:
                 self._fall_short(
                     PieError(
-                        f"{tree.path} has more folders than can be watched, which is"
-                        f" {self._max_folders:,}",
-                        "those deepest inside are left out; name the folder that you work in",
+                        f"of the folders below {tree.path} only the {len(self._folders) + room:,}"
+                        " nearest are watched",
+                        "name the folder that you work in",
                     )
                 )
                 del fresh[room:]
