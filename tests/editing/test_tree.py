@@ -146,9 +146,7 @@ def test_what_git_ignores_does_not_count(root: Path, ignore: Callable[[Path], No
     git(root, "init", "-q")
     ignore(root)
     shown = git(root, "ls-files", "--others", "--exclude-standard").split()
-    assert held(SourceTree(root)) == {
-        name for name in shown if not name.endswith(".gitignore")
-    }
+    assert held(SourceTree(root)) == {name for name in shown if not name.endswith(".gitignore")}
     assert 0 < len(held(SourceTree(root))) < len(names)
 
 
