@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,14 @@ from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
 from pie_cli.cli.saves import FailedSave, Save, Saves, Taken
-from pie_cli.cli.tally import Summary, Tally
-from pie_cli.cli.watch import Follower, WatchOptions, reader_is_gone, watch_paths
+from pie_cli.cli.tally import Tally
+from pie_cli.cli.watch import Follower, reader_is_gone
 from pie_cli.config import Settings
-from pie_cli.errors import ExitCode, InputError, PieError
-from pie_cli.session import Comparison, EditableModel, EditSession, Prediction
+from pie_cli.errors import ExitCode, InputError
+from pie_cli.session import EditableModel, EditSession, Prediction
 from pie_cli.sessions import Dropped, SessionPool
+from tests.cli.helpers import LONGEST_S, Recorder, watched
 from tests.conftest import SOURCE, WINDOW
-
-LONGEST_S = 60
-
 
 # --- the queue of saves --------------------------------------------------------------------------
 
@@ -146,50 +144,6 @@ def test_other_threads_leave_the_signals_alone() -> None:
 
 
 # --- answering -----------------------------------------------------------------------------------
-
-
-class Recorder:
-    """A report that keeps the events' names and ids, and may act on them."""
-
-    def __init__(self, on: Callable[[str], None] = lambda event: None) -> None:
-        self.events: list[tuple[Any, ...]] = []
-        self.on = on
-        self.summary: Summary | None = None
-        self.predictions: list[Prediction] = []
-
-    def _note(self, *event: Any) -> None:
-        self.events.append(event)
-        self.on(" ".join(str(part) for part in event))
-
-    def started(self, beginning: Beginning) -> None:
-        self._note("start")
-
-    def predicted(self, session: EditSession, save: Save, prediction: Prediction) -> None:
-        assert session.text == save.text
-        self.predictions.append(prediction)
-        self._note("prediction", save.save_id)
-
-    def compared(self, comparison: Comparison) -> None:
-        self._note("comparison")
-
-    def given_up(self) -> None:
-        self._note("given up")
-
-    def superseded(self, saves: Sequence[Save]) -> None:
-        self._note("superseded", *(save.save_id for save in saves))
-
-    def failed(self, failed: FailedSave) -> None:
-        self._note("error", failed.save_id)
-
-    def dropped(self, dropped: Sequence[Dropped], cache_bytes: int) -> None:
-        self._note("dropped", *(one.path for one in dropped))
-
-    def noted(self, error: PieError) -> None:
-        self._note("note", error.cause)
-
-    def stopped(self, summary: Summary) -> None:
-        self.summary = summary
-        self._note("stop")
 
 
 class PlayedSaves:
@@ -348,24 +302,6 @@ def settings(tiny_checkpoint: Path) -> Settings:
     return Settings(str(tiny_checkpoint), "cpu", max_tokens=8, chunk_tokens=64)
 
 
-def watched(
-    path: Path,
-    settings: Settings,
-    report: Report,
-    stop: threading.Event,
-    options: WatchOptions = WatchOptions(),  # noqa: B008 - frozen
-) -> None:
-    """Watch, with an end in any case."""
-    timer = threading.Timer(LONGEST_S, stop.set)
-    timer.start()
-    try:
-        with Interrupts() as interrupts:
-            watch_paths([path], settings, options, report, Renderer(), interrupts, stop)
-    finally:
-        timer.cancel()
-        timer.join()
-
-
 def test_real_saves_of_all_kinds_are_answered(file: Path, settings: Settings) -> None:
     stop = threading.Event()
 
@@ -388,7 +324,7 @@ def test_real_saves_of_all_kinds_are_answered(file: Path, settings: Settings) ->
             steps.pop(event)()
 
     recorder = Recorder(act)
-    watched(file, settings, recorder, stop)
+    watched([file], settings, recorder, stop)
     assert not steps
     assert recorder.summary
     assert (recorder.summary.saves, recorder.summary.errors) == (3, 3)
@@ -406,7 +342,7 @@ def test_a_signal_ends_with_a_summary_at_any_moment(
             file.write_text(FIRST)
 
     recorder = Recorder(act)
-    watched(file, settings, recorder, threading.Event())
+    watched([file], settings, recorder, threading.Event())
     assert [" ".join(map(str, event)) for event in recorder.events][-2:] == [moment, "stop"]
 
 
@@ -427,7 +363,7 @@ def test_a_signal_ends_the_first_encoding(
 
     monkeypatch.setattr(EditSession, "open", interrupted)
     recorder = Recorder()
-    watched(file, settings, recorder, threading.Event())
+    watched([file], settings, recorder, threading.Event())
     assert recorder.events == [("start",), ("stop",)]
 
 
@@ -438,7 +374,7 @@ def test_what_cannot_be_watched_is_refused_before_a_model_is_loaded(
     for path, at in ((tmp_path / "none.py", "end"), (tmp_path / "pipe", "end"), (file, "999")):
         recorder = Recorder()
         with pytest.raises(InputError):
-            watched(path, Settings("no/such-model", at=at), recorder, threading.Event())
+            watched([path], Settings("no/such-model", at=at), recorder, threading.Event())
         assert recorder.events == []
 
 
