@@ -108,7 +108,7 @@ def pie(
 @app.command()
 def watch(
     paths: Annotated[
-        list[Path], typer.Argument(help="Files and folders to watch.", metavar="PATH...")
+        list[Path], typer.Argument(help="Files and folders to watch.", metavar="PATH")
     ],
     model: options.Model = DEFAULT_MODEL,
     at: options.At = Settings.at,
