@@ -16,6 +16,7 @@ HOMES = {
     "rich": ["cli/render.py", "models/nano/*"],
     "watchdog": ["editing/watcher.py"],
     "unidiff": ["editing/patches.py"],
+    "pathspec": ["editing/ignoring.py"],
     "rapidfuzz": ["editing/hunks.py", "models/nano/*"],
     "typer": ["cli/*"],
     "huggingface_hub": ["models/*"],

@@ -14,6 +14,7 @@ from pie_cli.editing.applying import FilePatch, fits
 from pie_cli.editing.applying import locate as place_hunks
 from pie_cli.editing.hunks import LineHunk, diff_lines
 from pie_cli.editing.patches import parse
+from pie_cli.editing.prompts import ContextFile
 from pie_cli.editing.spots import Spot
 from pie_cli.errors import InputError, PatchError
 from pie_cli.session import Comparison, EditSession, Prediction
@@ -48,10 +49,19 @@ def run(
     patch: Path | None,
     settings: Settings,
     *,
+    context: Sequence[Path] = (),
     applied: bool,
     as_json: bool,
 ) -> None:
     """Complete FILE, or the file that the patch names behind the patch.
+
+    Args:
+        file: FILE.
+        patch: a unified diff.
+        settings: model, spot, strategy, comparison, limits.
+        context: files that stand before the prompt.
+        applied: FILE already holds the patch.
+        as_json: print JSON instead of text.
 
     Raises:
         PieError: whatever the user can mend.
@@ -68,16 +78,23 @@ def run(
         edit = find_edit(file, _read_patch(patch), applied=applied, warn=renderer.note)
     # Refuse a spot outside the file before loading a model.
     Spot.parse(settings.at).offset(edit.after)
+    others = [
+        ContextFile(shown_path(path), read_source(path))
+        for path in context
+        if path.resolve() != edit.path.resolve()
+    ]
     opened = open_model(settings, renderer)
     session = EditSession(opened.model, shown_path(edit.path), settings)
     encode_before_ms = 0.0
     with renderer.progress("encoding") as report:
         if patch is None:
-            prediction = session.open(edit.after, lambda done, total: report("tokens", done, total))
+            prediction = session.open(
+                edit.after, lambda done, total: report("tokens", done, total), others
+            )
         else:
             before, after = _spots(session.spot, edit)
             encode_before_ms = session.prime(
-                edit.before, lambda done, total: report("tokens", done, total), at=before
+                edit.before, lambda done, total: report("tokens", done, total), others, before
             )
             prediction = session.update(edit.after, at=after)
     spent = Spent(opened.load_ms, encode_before_ms)

@@ -49,6 +49,15 @@ ContextTokens: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+ContextFiles: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--context",
+        help="A file to put before the prompt; may be given several times.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 Device: TypeAlias = Annotated[
     str, typer.Option("--device", help="Where the model runs.", metavar="auto|cpu|cuda|mps")
 ]

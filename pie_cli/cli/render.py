@@ -128,7 +128,8 @@ class Renderer:
         if summary.errors:
             counts.append(f"{summary.errors} error{'s' * (summary.errors != 1)}")
         self.out.print(Text(", ".join(counts), style="bold"))
-        self._median(summary.strategy, summary.prediction_ms, summary.predictions)
+        updates = summary.predictions - summary.opened
+        self._median(summary.strategy, summary.prediction_ms, updates)
         self._median(summary.baseline, summary.comparison_ms, summary.comparisons)
         if summary.agreement_pct is not None:
             self.out.print(
