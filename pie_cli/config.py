@@ -15,7 +15,7 @@ DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 DEVICES: Final = ("auto", "cpu", "cuda", "mps", "map")
 
 _DEVICE = re.compile(r"auto|cpu|mps|map|cuda(:\d+)?")
-_SPOT = re.compile(r"end|[1-9]\d*")
+_SPOT = re.compile(r"end|edit|[1-9]\d{0,8}(:[1-9]\d{0,8})?")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Settings:
         dtype: "auto", "float32", "bfloat16" or "float16".
         strategy: how an edit becomes a plan: a name that `strategies.parse` reads.
         compare: what the comparison run recomputes: all, what follows the first change, nothing.
-        at: where the prediction stands: "end" or a line, counted from 1.
+        at: where the prediction stands: "edit", "end", "LINE" or "LINE:COL", counted from 1; None
+            for "edit" where the model fills in a middle, else "end".
         max_tokens: most tokens in a predicted line.
         context_tokens: longest prompt in tokens; None for the model's window.
         debounce_ms: quiet time after which a burst of file events counts as one save.
@@ -46,7 +47,7 @@ class Settings:
     dtype: str = "auto"
     strategy: str = strategies.DEFAULT_STRATEGY
     compare: str = "full"
-    at: str = "end"
+    at: str | None = None
     max_tokens: int = 64
     context_tokens: int | None = None
     debounce_ms: int = 30
@@ -59,9 +60,10 @@ class Settings:
         check_dtype(self.dtype)
         strategies.check(self.strategy)
         _check_choice("comparison", self.compare, COMPARISONS)
-        if not _SPOT.fullmatch(self.at):
+        if self.at is not None and not _SPOT.fullmatch(self.at):
             raise InputError(
-                f"{self.at!r} is not a spot in a file", 'use "end" or a line number from 1'
+                f"{self.at!r} is not a spot in a file",
+                'use "edit", "end", LINE or LINE:COL, from 1 on',
             )
         _check_minimum("max_tokens", self.max_tokens, 1)
         _check_minimum("debounce_ms", self.debounce_ms, 0)

@@ -15,6 +15,7 @@ class TokenCounts:
         shifted: reused at another position than before.
         encoded: run through the model.
         stale: tokens whose keys and values may differ from full recompute's.
+        restored: put back from exact copies; part of `reused`.
     """
 
     total: int
@@ -22,6 +23,7 @@ class TokenCounts:
     shifted: int
     encoded: int
     stale: int
+    restored: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,11 @@ class Prediction:
         tokens: what became of the prompt's tokens.
         timings_ms: durations.
         lines_added, lines_removed: lines of the edit.
-        window_dropped: lines above the window's edge, left out of the prompt.
+        window_dropped: lines above the window, left out of the prompt.
+        window_dropped_below: lines below it, left out of a prompt that has text behind the spot.
         stopped_by: what ended the line: newline, end, max_tokens, or interrupted by a newer save.
+        form: of the prompt: plain, prefix-suffix-middle or suffix-prefix-middle.
+        context: paths of the other files that are in the prompt.
     """
 
     text: str
@@ -81,6 +86,9 @@ class Prediction:
     lines_removed: int
     window_dropped: int
     stopped_by: str
+    window_dropped_below: int = 0
+    form: str = "plain"
+    context: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ HOMES = {
     "rich": ["cli/render.py", "models/nano/*"],
     "watchdog": ["editing/watcher.py"],
     "unidiff": ["editing/patches.py"],
+    "pathspec": ["editing/ignoring.py"],
     "rapidfuzz": ["editing/hunks.py", "evaluation/metrics.py", "models/nano/*"],
     "accelerate": ["evaluation/sharing.py"],
     "typer": ["cli/*"],
@@ -23,6 +24,7 @@ HOMES = {
     "transformers": [
         "engine/attention.py",
         "engine/kv_cache.py",
+        "engine/stock_model.py",
         "models/*",
         "models/nano/*",
     ],

@@ -1,6 +1,7 @@
 """After every edit a session's ids, cache and claims are those of one built from scratch."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ MAX_TOKENS = 12
 
 
 def make_session(model: EditableModel, **settings: Any) -> EditSession:
+    settings = {"at": "end", **settings}
     return EditSession(model, "area.py", Settings(max_tokens=MAX_TOKENS, **settings))
 
 
@@ -239,7 +241,8 @@ def test_a_spot_outside_the_text_is_refused(tiny_model: EditableModel) -> None:
 
 
 def test_an_edit_behind_the_spot_costs_one_token(tiny_model: EditableModel) -> None:
-    session = fresh(tiny_model, SOURCE, at="9")
+    """Of a model that cannot fill in a middle, and so never sees it."""
+    session = fresh(replace(tiny_model, fim=None), SOURCE, at="9")
     prediction = session.update(SOURCE + "# behind\n")
     assert prediction.exact
     assert prediction.tokens.encoded == 1

@@ -108,13 +108,36 @@ def pie(
 
 @app.command()
 def watch(
-    path: Annotated[Path, typer.Argument(help="The file to watch.", metavar="PATH")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files and folders to watch.", metavar="PATH")
+    ],
     model: options.Model = DEFAULT_MODEL,
     at: options.At = Settings.at,
     strategy: options.Strategy = Settings.strategy,
     compare: options.Compare = Settings.compare,
     max_tokens: options.MaxTokens = Settings.max_tokens,
+    context: options.ContextFiles = None,
     context_tokens: options.ContextTokens = None,
+    context_budget: Annotated[
+        int | None,
+        typer.Option(
+            "--context-budget",
+            help="Most tokens of recently saved files before the prompt; a quarter of the window"
+            " if not given.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
+    cache_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--cache-memory",
+            help="Memory for the caches of all files, such as 2GB; a share of what is free if not"
+            " given.",
+            metavar="SIZE",
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -123,14 +146,15 @@ def watch(
 ) -> None:
     """Predict the next line on each save of a file, until Ctrl-C.
 
-    Beside each prediction stands the time that a full recompute would have taken.
+    Of several files, or of those in a folder, the one saved last is predicted in. Beside each
+    prediction stands the time that a full recompute would have taken.
     """
     with reporting(debug=debug):
         with importing():
-            from pie_cli.cli.watch import run
+            from pie_cli.cli.watch import WatchOptions, run
 
         run(
-            path,
+            paths,
             Settings(
                 model,
                 device,
@@ -142,6 +166,7 @@ def watch(
                 context_tokens,
                 trust_remote_code=trust_remote_code,
             ),
+            WatchOptions(tuple(context or ()), context_budget, cache_memory),
             as_json=as_json,
         )
 
@@ -165,6 +190,7 @@ def complete(
     strategy: options.Strategy = Settings.strategy,
     compare: options.Compare = Settings.compare,
     max_tokens: options.MaxTokens = Settings.max_tokens,
+    context: options.ContextFiles = None,
     context_tokens: options.ContextTokens = None,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
@@ -191,6 +217,7 @@ def complete(
                 context_tokens,
                 trust_remote_code=trust_remote_code,
             ),
+            context=context or (),
             applied=applied,
             as_json=as_json,
         )

@@ -10,9 +10,11 @@ from pie_cli.cli.files import read_source, shown_path
 from pie_cli.cli.models import open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
-from pie_cli.editing.applying import FilePatch, apply, fits, reverse
-from pie_cli.editing.hunks import diff_lines
+from pie_cli.editing.applying import FilePatch, fits
+from pie_cli.editing.applying import locate as place_hunks
+from pie_cli.editing.hunks import LineHunk, diff_lines
 from pie_cli.editing.patches import parse
+from pie_cli.editing.prompts import ContextFile
 from pie_cli.editing.spots import Spot
 from pie_cli.errors import InputError, PatchError
 from pie_cli.session import Comparison, EditSession, Prediction
@@ -20,11 +22,18 @@ from pie_cli.session import Comparison, EditSession, Prediction
 
 @dataclass(frozen=True)
 class Edit:
-    """A file before and after an edit."""
+    """A file before and after an edit.
+
+    Attributes:
+        path: of the file.
+        before, after: its texts.
+        lowest: its bottom-most hunk; None for a plain completion.
+    """
 
     path: Path
     before: str
     after: str
+    lowest: LineHunk | None = None
 
 
 @dataclass(frozen=True)
@@ -40,10 +49,19 @@ def run(
     patch: Path | None,
     settings: Settings,
     *,
+    context: Sequence[Path] = (),
     applied: bool,
     as_json: bool,
 ) -> None:
     """Complete FILE, or the file that the patch names behind the patch.
+
+    Args:
+        file: FILE.
+        patch: a unified diff.
+        settings: model, spot, strategy, comparison, limits.
+        context: files that stand before the prompt.
+        applied: FILE already holds the patch.
+        as_json: print JSON instead of text.
 
     Raises:
         PieError: whatever the user can mend.
@@ -58,20 +76,27 @@ def run(
         edit = Edit(file, text, text)
     else:
         edit = find_edit(file, _read_patch(patch), applied=applied, warn=renderer.note)
-    Spot.parse(settings.at).offset(
-        edit.after
-    )  # refuse a spot outside the file before loading a model
+    # Refuse a spot outside the file before loading a model.
+    Spot.parse(settings.at).offset(edit.after)
+    others = [
+        ContextFile(shown_path(path), read_source(path))
+        for path in context
+        if path.resolve() != edit.path.resolve()
+    ]
     opened = open_model(settings, renderer)
-    session = EditSession(opened.model, shown_path(edit.path), _before(settings, edit))
+    session = EditSession(opened.model, shown_path(edit.path), settings)
     encode_before_ms = 0.0
     with renderer.progress("encoding") as report:
         if patch is None:
-            prediction = session.open(edit.after, lambda done, total: report("tokens", done, total))
-        else:
-            encode_before_ms = session.prime(
-                edit.before, lambda done, total: report("tokens", done, total)
+            prediction = session.open(
+                edit.after, lambda done, total: report("tokens", done, total), others
             )
-            prediction = session.update(edit.after, at=settings.at)
+        else:
+            before, after = _spots(session.spot, edit)
+            encode_before_ms = session.prime(
+                edit.before, lambda done, total: report("tokens", done, total), others, before
+            )
+            prediction = session.update(edit.after, at=after)
     spent = Spent(opened.load_ms, encode_before_ms)
     if as_json:
         comparison = session.compare() if patch is not None else None
@@ -127,8 +152,10 @@ def find_edit(
     is_new = file_patch.kind == "add"
     text = "" if is_new and not path.exists() else read_source(path)
     if applied or fits(text, file_patch) == "reversed":
-        return Edit(path, reverse(text, file_patch), text)
-    return Edit(path, text, apply(text, file_patch))
+        before = place_hunks(text, file_patch.reversed())
+        return Edit(path, before.text, text, before.hunks[-1].reversed())
+    after = place_hunks(text, file_patch)
+    return Edit(path, text, after.text, after.hunks[-1])
 
 
 def locate(file_patch: FilePatch) -> Path:
@@ -179,10 +206,12 @@ def _read_patch(patch: Path) -> str:
         ) from None
 
 
-def _before(settings: Settings, edit: Edit) -> Settings:
-    """Return the settings with the spot where it stood before the edit."""
-    spot = Spot.parse(settings.at).moved(diff_lines(edit.after, edit.before))
-    return replace(settings, at=str(spot.within(edit.before)))
+def _spots(spot: Spot, edit: Edit) -> tuple[Spot, Spot]:
+    """Return where the spot stood before the edit, and where it stands behind it."""
+    if spot.follows_edits and edit.lowest:
+        return replace(spot, line=edit.lowest.old_stop), replace(spot, line=edit.lowest.new_stop)
+    hunks = diff_lines(edit.after, edit.before)
+    return spot.moved(hunks, edit.after, edit.before).within(edit.before), spot
 
 
 def _spent_line(spent: Spent, *, with_edit: bool) -> str:

@@ -8,12 +8,13 @@ from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 
 from pie_cli.cli.demo_script import EDITS, FILE_NAME, texts
+from pie_cli.cli.documents import Beginning
 from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import TextReport
 from pie_cli.cli.saves import FailedSave, Save
 from pie_cli.cli.tally import Summary
-from pie_cli.cli.watch import watch_file
+from pie_cli.cli.watch import WatchOptions, watch_paths
 from pie_cli.config import Settings
 from pie_cli.session import Comparison, EditSession, Prediction
 
@@ -43,7 +44,16 @@ def run(settings: Settings) -> None:
         editor = Editor(path, states[1:], stop, _PAUSE_S if sys.stdout.isatty() else 0.0)
         report = DemoReport(renderer, editor)
         try:
-            watch_file(path, settings, report, renderer, interrupts, stop, shown=FILE_NAME)
+            watch_paths(
+                [path],
+                settings,
+                WatchOptions(),
+                report,
+                renderer,
+                interrupts,
+                stop,
+                show=lambda _: FILE_NAME,
+            )
         finally:
             editor.close()
 
@@ -113,13 +123,13 @@ class DemoReport(TextReport):
     """
 
     def __init__(self, renderer: Renderer, editor: Editor) -> None:
-        super().__init__(renderer)
+        super().__init__(renderer, lambda _: FILE_NAME)
         self._editor = editor
         self._shown = 0
 
-    def started(self, session: EditSession, load_ms: float) -> None:
+    def started(self, beginning: Beginning) -> None:
         """Let the editor begin."""
-        super().started(session, load_ms)
+        super().started(beginning)
         self._editor.start()
 
     def predicted(self, session: EditSession, save: Save, prediction: Prediction) -> None:

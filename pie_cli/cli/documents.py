@@ -1,16 +1,37 @@
 """JSON documents of the contract `pie/1`; docs/cli.md describes them."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pie_cli.cli.tally import Summary
+from pie_cli.errors import PieError
 from pie_cli.results import Comparison, Prediction
 
 if TYPE_CHECKING:
     from pie_cli.session import EditSession
+    from pie_cli.sessions import SessionPool
 
 SCHEMA = "pie/1"
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a watch begins with.
+
+    Attributes:
+        paths: the files and folders that are watched, as results name them.
+        context: the files that the user wants before the prompt, likewise.
+        sessions: with the model, the settings and the bound of memory.
+        n_folders: folders that are watched in and below those named.
+        load_ms: what loading the model took.
+    """
+
+    paths: tuple[str, ...]
+    context: tuple[str, ...]
+    sessions: "SessionPool"
+    n_folders: int
+    load_ms: float
 
 
 def prediction_document(session: "EditSession", prediction: Prediction) -> dict[str, Any]:
@@ -28,6 +49,9 @@ def prediction_document(session: "EditSession", prediction: Prediction) -> dict[
         "exact": prediction.exact,
         "lines": {"added": prediction.lines_added, "removed": prediction.lines_removed},
         "window_dropped": prediction.window_dropped,
+        "window_dropped_below": prediction.window_dropped_below,
+        "form": prediction.form,
+        "context": list(prediction.context),
         "tokens": asdict(prediction.tokens),
         "timings_ms": _rounded(asdict(prediction.timings_ms)),
     }
@@ -44,11 +68,15 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def start_document(session: "EditSession", load_ms: float) -> dict[str, Any]:
+def start_document(beginning: Beginning) -> dict[str, Any]:
     """Return the fields of a watch's `start`, without `schema`."""
-    loaded, settings = session.model.loaded, session.settings
+    sessions = beginning.sessions
+    loaded, settings = sessions.model.loaded, sessions.settings
     return {
-        "path": session.path,
+        "path": beginning.paths[0],
+        "paths": list(beginning.paths),
+        "context": list(beginning.context),
+        "folders": beginning.n_folders,
         "model": loaded.name,
         "device": loaded.device,
         "dtype": loaded.dtype,
@@ -56,8 +84,14 @@ def start_document(session: "EditSession", load_ms: float) -> dict[str, Any]:
         "strategy": settings.strategy,
         "compare": settings.compare,
         "window_tokens": min(settings.context_tokens or loaded.window, loaded.window),
-        "load_ms": round(load_ms, 3),
+        "cache_memory_bytes": sessions.limit_bytes,
+        "load_ms": round(beginning.load_ms, 3),
     }
+
+
+def error_document(error: PieError) -> dict[str, Any]:
+    """Return the fields of what went wrong, without `schema`."""
+    return {"cause": error.cause, "remedy": error.remedy}
 
 
 def summary_document(summary: Summary) -> dict[str, Any]:

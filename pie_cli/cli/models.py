@@ -12,14 +12,14 @@ from pie_cli.timing import elapsed_ms
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A model that passed the gate, and what getting it ready took."""
+    """A model that is ready, and what getting it ready took."""
 
     model: EditableModel
     load_ms: float
 
 
 def open_model(settings: Settings, renderer: Renderer, *, random_weights: bool = False) -> Opened:
-    """Load the model that the settings name and run the gate."""
+    """Load the model that the settings name and run the gate; note what it restricts."""
     began = time.perf_counter()
     with renderer.progress(f"loading {settings.model}") as report:
         loaded = load(
@@ -31,4 +31,6 @@ def open_model(settings: Settings, renderer: Renderer, *, random_weights: bool =
             on_progress=report,
         )
         model = prepare(loaded)
+    if model.notice:
+        renderer.note(model.notice)
     return Opened(model, elapsed_ms(began, time.perf_counter()))

@@ -17,7 +17,13 @@ Model: TypeAlias = Annotated[
     ),
 ]
 At: TypeAlias = Annotated[
-    str, typer.Option("--at", help="Where to predict: end, or a line number.", metavar="end|LINE")
+    str | None,
+    typer.Option(
+        "--at",
+        help="Where to predict: below the last edit, at the end, as a line, or within one.",
+        metavar="edit|end|LINE[:COL]",
+        show_default="edit where the model can, else end",
+    ),
 ]
 Strategy: TypeAlias = Annotated[
     str,
@@ -44,6 +50,15 @@ ContextTokens: TypeAlias = Annotated[
         "--context-tokens",
         help="Longest prompt in tokens; the model's window if not given.",
         metavar="N",
+        show_default=False,
+    ),
+]
+ContextFiles: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--context",
+        help="A file to put before the prompt; may be given several times.",
+        metavar="FILE",
         show_default=False,
     ),
 ]

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pie_cli.cli.tally import MedianTimes, Summary
+from pie_cli.editing.spots import BOM
 from pie_cli.results import Comparison, Prediction
 
 NEIGHBOURS = 3
@@ -136,7 +137,8 @@ class Renderer:
         if summary.errors:
             counts.append(f"{summary.errors} error{'s' * (summary.errors != 1)}")
         self.out.print(Text(", ".join(counts), style="bold"))
-        self._median(summary.strategy, summary.prediction_ms, summary.predictions)
+        updates = summary.predictions - summary.opened
+        self._median(summary.strategy, summary.prediction_ms, updates)
         self._median(summary.baseline, summary.comparison_ms, summary.comparisons)
         if summary.agreement_pct is not None:
             self.out.print(
@@ -222,8 +224,12 @@ def _headline(path: str, prediction: Prediction) -> Text:
     parts.append(f"{tokens.encoded:,} token{'s' * (tokens.encoded != 1)} encoded")
     if tokens.reused:
         parts.append(f"{tokens.reused:,} reused ({tokens.shifted:,} shifted)")
-    if prediction.window_dropped:
-        parts.append(f"{prediction.window_dropped:,} lines above the window left out")
+    if prediction.context:
+        files = len(prediction.context)
+        parts.append(f"{files} other file{'s' * (files != 1)} in the prompt")
+    left_out = (prediction.window_dropped, prediction.window_dropped_below)
+    if any(left_out):
+        parts.append(f"{left_out[0]:,} lines above and {left_out[1]:,} below the window left out")
     return Text.assemble((visible(path), "bold"), "  ", (", ".join(parts), "dim"))
 
 
@@ -241,12 +247,14 @@ def _times(name: str, first_token: float, line: float, remark: str) -> Text:
 
 def _in_place(path: str, text: str, prediction: Prediction, *, coloured: bool) -> Text:
     """Show the predicted line where it would stand, between its neighbours."""
-    lines = text.split("\n")
-    row = prediction.at.line - 1
-    typed = lines[row][: prediction.at.column - 1] if row < len(lines) else ""
-    added = (typed + prediction.text).split("\n") if prediction.text else []
+    lines = text.removeprefix(BOM).split("\n")
+    row, column = prediction.at.line - 1, prediction.at.column - 1
+    line = lines[row] if row < len(lines) else ""
     # A line that was begun is completed in its place; else the new line pushes the next ones down.
-    behind = lines[row + 1 :] if typed else lines[row:]
+    begun = bool(column and prediction.text)
+    rest = line[column:] if begun and prediction.form != "plain" else ""
+    added = f"{line[:column]}{prediction.text}{rest}".split("\n") if prediction.text else []
+    behind = lines[row + 1 :] if begun else lines[row:]
     if behind and behind[-1] == "":
         behind.pop()
     shown = Text("\n").join(

@@ -1,18 +1,23 @@
 """The queue of saves between the watcher and the model: the newest wins."""
 
+import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from types import TracebackType
-from typing import final
+from typing import TypeAlias, final
 
-from pie_cli.cli.files import read_source
+from pie_cli.cli.files import NotText, read_watched
 from pie_cli.errors import InputError, PieError
 
 _JOIN_S = 5.0
+_STOP_CHECK_S = 0.1
+
+_MOST_WAITING = 256
+"""Saves that wait unread at most: a switched branch may save thousands of files at once."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +25,13 @@ class Save:
     """A text that was saved.
 
     Attributes:
-        save_id: counts from 1.
+        save_id: counts from 1, over all files.
+        path: of the file.
         text: the file's whole text.
     """
 
     save_id: int
+    path: Path
     text: str
 
 
@@ -34,11 +41,28 @@ class FailedSave:
 
     Attributes:
         save_id: counts with those of the texts.
+        path: of the file.
         error: what is wrong with the file.
     """
 
     save_id: int
+    path: Path
     error: PieError
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A file of a folder went away: nothing was saved, but its text is no more."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class _End:
+    """No more saves."""
+
+
+Item: TypeAlias = Save | FailedSave | Gone
 
 
 @dataclass(frozen=True)
@@ -46,59 +70,68 @@ class Taken:
     """What came in since the last time.
 
     Attributes:
-        newest: the newest text; None if none came.
-        superseded: ids of the texts that came before it and were never looked at, ascending.
-        failed: saves that could not be read, ascending.
+        items: everything, in the order in which it came.
     """
 
-    newest: Save | None = None
-    superseded: tuple[int, ...] = ()
-    failed: tuple[FailedSave, ...] = ()
+    items: tuple[Item, ...] = ()
 
+    @property
+    def newest(self) -> Save | None:
+        """The newest text of all; None if none came."""
+        return next((item for item in reversed(self.items) if isinstance(item, Save)), None)
 
-@dataclass(frozen=True)
-class _End:
-    """No more saves: why, if that is a failure."""
+    @property
+    def superseded(self) -> tuple[Save, ...]:
+        """The texts that came before the newest."""
+        return tuple(item for item in self.items if isinstance(item, Save))[:-1]
 
-    error: Exception | None = None
+    @property
+    def failed(self) -> tuple[FailedSave, ...]:
+        """Saves that could not be read."""
+        return tuple(item for item in self.items if isinstance(item, FailedSave))
 
 
 @final
 class Saves:
-    """Reads a file at each change set, in a thread of its own, and hands the newest text over.
+    """Reads files as they change, in a thread of its own, and hands the newest text over.
 
     Reading at once tells real saves from touches, so that only a new text gives up what is computed
     for an older one. A text equal to the last is no save, except behind a failure: there it says
     that all is well again. A failure that lasts is one failure.
 
+    Files that the user did not name, but a folder of theirs, are treated with less ado: one that
+    goes away is gone and no failure, and one that is no text and never was is passed over.
+
     As a context manager it starts the thread; leaving it waits for the thread, which ends with the
     change sets.
 
     Args:
-        path: the file.
-        changes: blocks until the file may have changed; the elements themselves are not looked at.
-        text: the text that is known already.
+        changes: blocks until files may have changed, and says which, the last one last.
+        texts: those that are known already.
         stop: set on leaving; it has to end `changes`.
-        read: reads the file.
+        named: the files that the user named; by default those whose texts are known.
+        read: reads a file, which the user named or not.
     """
 
     def __init__(
         self,
-        path: Path,
-        changes: Iterable[object],
-        text: str,
+        changes: Iterable[Collection[Path]],
+        texts: Mapping[Path, str],
         stop: threading.Event,
-        read: Callable[[Path], str] = read_source,
+        *,
+        named: Collection[Path] | None = None,
+        read: Callable[[Path, bool], str] = read_watched,
     ) -> None:
-        self._path = path
         self._changes = changes
-        self._last: str | None = text
-        self._last_cause = ""
+        self._named = frozenset(texts if named is None else named)
+        # What is known of each file: a digest of its text, or else why it has none.
+        self._known: dict[Path, bytes | str] = {p: _digest(text) for p, text in texts.items()}
         self._stop = stop
         self._read = read
-        self._queue: SimpleQueue[Save | FailedSave | _End] = SimpleQueue()
+        self._queue: Queue[Item | _End] = Queue(_MOST_WAITING)
         self._last_id = 0
-        self._newest_id = 0
+        self._newest: tuple[int, Path | None] = (0, None)
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self.pump, name="pie-saves", daemon=True)
         self.ended = False
 
@@ -119,14 +152,16 @@ class Saves:
 
     def pump(self) -> None:
         """Turn change sets into saves until they end; the thread's body."""
-        end = _End()
         try:
-            for _ in self._changes:
-                self._look()
+            for paths in self._changes:
+                for path in paths:
+                    self._look(path)
         except Exception as error:  # noqa: BLE001 - `take` raises it where it can be reported
-            end = _End(error)
+            self._error = error
         self._stop.set()
-        self._queue.put(end)
+        with suppress(Full):
+            # Wakes who waits; a full queue has nobody waiting, who will look for the end.
+            self._queue.put_nowait(_End())
 
     @property
     def stopped(self) -> bool:
@@ -134,12 +169,17 @@ class Saves:
         return self._stop.is_set()
 
     def newer_than(self, save_id: int) -> bool:
-        """Tell whether a newer text waits."""
-        return self._newest_id > save_id
+        """Tell whether a newer text waits, of whichever file."""
+        return self._newest[0] > save_id
 
     def overtaken(self, save_id: int) -> bool:
         """Tell whether to give a save up: a newer text waits, or the end has come."""
         return self.newer_than(save_id) or self.stopped
+
+    def moved_on(self, save_id: int, path: Path) -> bool:
+        """Tell whether the newest text that waits is newer and of another file."""
+        newest_id, newest_path = self._newest
+        return newest_id > save_id and newest_path != path
 
     def take(self, timeout_s: float) -> Taken:
         """Wait for saves and take all there are.
@@ -151,42 +191,63 @@ class Saves:
             What came, which is nothing after the timeout and at the end; then `ended` tells.
 
         Raises:
-            PieError: when the file cannot be watched any longer.
+            PieError: when the files cannot be watched any longer.
         """
-        texts: list[Save] = []
-        failed: list[FailedSave] = []
+        items: list[Item] = []
         with suppress(Empty):
             item = self._queue.get(timeout=timeout_s)
             while True:
                 if isinstance(item, _End):
                     self.ended = True
-                    if item.error is not None:
-                        raise item.error
-                elif isinstance(item, Save):
-                    texts.append(item)
                 else:
-                    failed.append(item)
+                    items.append(item)
                 item = self._queue.get_nowait()
-        return Taken(
-            newest=texts[-1] if texts else None,
-            superseded=tuple(save.save_id for save in texts[:-1]),
-            failed=tuple(failed),
-        )
+        # A queue that was full at the end has no word of it.
+        self.ended |= self.stopped and not self._thread.is_alive()
+        if self.ended and self._error is not None:
+            raise self._error
+        return Taken(tuple(items))
 
-    def _look(self) -> None:
-        """Read the file, and queue what is new about it."""
+    def _look(self, path: Path) -> None:
+        """Read a file, and queue what is new about it."""
+        known = self._known.get(path)
+        named = path in self._named
         try:
-            text = self._read(self._path)
+            text = self._read(path, named)
         except InputError as error:
-            if error.cause != self._last_cause:
-                self._last, self._last_cause = None, error.cause
-                self._last_id += 1
-                self._queue.put(FailedSave(self._last_id, error))
+            if named or not self._passed_over(path, error):
+                self._fail(path, error)
             return
-        if text == self._last:
+        digest = _digest(text)
+        if digest == known:
             return
-        self._last, self._last_cause = text, ""
+        self._known[path] = digest
         self._last_id += 1
-        self._queue.put(Save(self._last_id, text))
+        self._put(Save(self._last_id, path, text))
         # Behind the text itself: who sees the number finds the save in the queue.
-        self._newest_id = self._last_id
+        self._newest = (self._last_id, path)
+
+    def _fail(self, path: Path, error: InputError) -> None:
+        if self._known.get(path) != error.cause:
+            self._known[path] = error.cause
+            self._last_id += 1
+            self._put(FailedSave(self._last_id, path, error))
+
+    def _passed_over(self, path: Path, error: InputError) -> bool:
+        """Deal with a file of a folder that is no failure: one that went, one that is no text."""
+        if not path.exists():
+            if self._known.pop(path, None) is not None:
+                self._put(Gone(path))
+            return True
+        return isinstance(error, NotText) and path not in self._known
+
+    def _put(self, item: Item) -> None:
+        """Queue an item, waiting for room; behind the end nobody takes any more."""
+        while not self._stop.is_set():
+            with suppress(Full):
+                self._queue.put(item, timeout=_STOP_CHECK_S)
+                return
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Counts over a watched file's saves, for the summary at the end."""
+"""Counts over a watch's saves, for the summary at the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,16 +22,18 @@ class Summary:
     Attributes:
         saves: texts that were saved, the first text not counted.
         predictions: saves that were answered.
+        opened: those of them that were the first of their file, which took encoding all of it.
         superseded: saves that a newer one overtook.
         errors: saves that could not be read or predicted in.
         comparisons: predictions that were compared.
         agreed: comparisons that said the same.
         strategy, baseline: what made the predictions and the comparisons.
-        prediction_ms, comparison_ms: None where there were none.
+        prediction_ms, comparison_ms: of updates and their comparisons; None where there were none.
     """
 
     saves: int
     predictions: int
+    opened: int
     superseded: int
     errors: int
     comparisons: int
@@ -49,13 +51,18 @@ class Summary:
 
 @dataclass
 class Tally:
-    """Collects what a summary tells."""
+    """Collects what a summary tells.
+
+    Attributes:
+        predictions: of texts that had a cache to start from.
+    """
 
     strategy: str
     baseline: str
     saves: int = 0
     superseded: int = 0
     errors: int = 0
+    opened: int = 0
     predictions: list[Prediction] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
 
@@ -63,7 +70,8 @@ class Tally:
         """Sum up so far."""
         return Summary(
             saves=self.saves,
-            predictions=len(self.predictions),
+            predictions=len(self.predictions) + self.opened,
+            opened=self.opened,
             superseded=self.superseded,
             errors=self.errors,
             comparisons=len(self.comparisons),

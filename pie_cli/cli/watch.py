@@ -3,28 +3,63 @@
 import select
 import sys
 import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from pie_cli.cli.context import BUDGET_SHARE, Context
+from pie_cli.cli.documents import Beginning
 from pie_cli.cli.files import read_source, shown_path
 from pie_cli.cli.interrupts import Interrupts
-from pie_cli.cli.models import open_model
+from pie_cli.cli.memory import parse_size, share_of_free
+from pie_cli.cli.models import Opened, open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
-from pie_cli.cli.saves import FailedSave, Save, Saves
+from pie_cli.cli.saves import FailedSave, Save, Saves, Taken
 from pie_cli.cli.tally import Tally
+from pie_cli.cli.targets import Targets, find_targets
 from pie_cli.config import Settings
 from pie_cli.editing.spots import Spot
 from pie_cli.editing.watcher import watch
-from pie_cli.errors import PieError
-from pie_cli.session import EditSession
+from pie_cli.errors import InputError, PieError
+from pie_cli.results import Prediction
+from pie_cli.sessions import SessionPool
 
 _LOOK_UP_S = 1.0
 """How often a watch without saves looks whether anyone still reads its output."""
 
 
-def run(path: Path, settings: Settings, *, as_json: bool) -> None:
-    """Watch a file until Ctrl-C or SIGTERM.
+@dataclass(frozen=True)
+class WatchOptions:
+    """What a watch needs to know besides the sessions' settings.
+
+    Attributes:
+        context: files that stand before the prompt.
+        context_budget: tokens for files that were saved recently; None for a share of the window.
+        cache_memory: for the caches of all sessions, as people write it; None for a share of what
+            the device has free.
+    """
+
+    context: tuple[Path, ...] = ()
+    context_budget: int | None = None
+    cache_memory: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that could only fail later."""
+        if self.context_budget is not None and self.context_budget < 0:
+            raise InputError(f"--context-budget is {self.context_budget}", "it must be at least 0")
+        if self.cache_memory is not None:
+            parse_size(self.cache_memory)
+
+
+class _MovedOn(Exception):
+    """A file that is being opened is not the one saved last any more."""
+
+
+def run(paths: Sequence[Path], settings: Settings, options: WatchOptions, *, as_json: bool) -> None:
+    """Watch files and folders until Ctrl-C or SIGTERM.
 
     Raises:
         PieError: whatever the user can mend, before the first prediction.
@@ -33,32 +68,34 @@ def run(path: Path, settings: Settings, *, as_json: bool) -> None:
     renderer = Renderer()
     report: Report = JsonReport() if as_json else TextReport(renderer)
     with Interrupts() as interrupts:
-        watch_file(path, settings, report, renderer, interrupts, threading.Event())
+        watch_paths(paths, settings, options, report, renderer, interrupts, threading.Event())
 
 
-def watch_file(
-    path: Path,
+def watch_paths(
+    paths: Sequence[Path],
     settings: Settings,
+    options: WatchOptions,
     report: Report,
     renderer: Renderer,
     interrupts: Interrupts,
     stop: threading.Event,
     *,
-    shown: str | None = None,
+    show: Callable[[Path], str] = shown_path,
 ) -> None:
-    """Load the model, open the file, answer each save; sum up when interrupted or stopped.
+    """Load the model, open the first file, answer each save; sum up when interrupted or stopped.
 
     Args:
-        path: the file.
+        paths: files and folders.
         settings: model, spot, strategy, comparison, limits.
+        options: context, bounds.
         report: told of each event.
         renderer: shows the progress of what takes long.
         interrupts: the user's word to end, which is no failure.
         stop: ends the watch when set, from any thread.
-        shown: what to call the file; by default its path.
+        show: what to call a file; by default its path.
 
     Raises:
-        PieError: a file or model that cannot be used at the start, or a file that can no longer be
+        PieError: a file or model that cannot be used at the start, or files that can no longer be
             watched.
         BrokenPipeError: when nobody reads the output any more.
     """
@@ -66,127 +103,290 @@ def watch_file(
     try:
         with interrupts.allowed():
             # A wrong path or spot shows before a model is loaded or even fetched.
-            Spot.parse(settings.at).offset(read_source(path))
+            targets = find_targets(paths, options.context)
+            if targets.files:
+                Spot.parse(settings.at).offset(read_source(targets.files[0]))
             opened = open_model(settings, renderer)
-        # The watch stands before the text is read, so that no save falls in between.
-        with watch([path], stop=stop, debounce_ms=settings.debounce_ms) as changes:
-            text = read_source(path)
-            session = EditSession(opened.model, shown or shown_path(path), settings)
-            report.started(session, opened.load_ms)
-            with Saves(path, changes, text, stop) as saves:
-                follower = Follower(session, saves, report, tally, interrupts)
-                follower.first(text, renderer)
-                follower.follow()
+        _watch_targets(
+            targets, opened, settings, options, report, renderer, interrupts, stop, tally, show
+        )
     except KeyboardInterrupt:
         pass
     report.stopped(tally.summary())
 
 
+def _watch_targets(
+    targets: Targets,
+    opened: Opened,
+    settings: Settings,
+    options: WatchOptions,
+    report: Report,
+    renderer: Renderer,
+    interrupts: Interrupts,
+    stop: threading.Event,
+    tally: Tally,
+    show: Callable[[Path], str],
+) -> None:
+    """Answer saves; see `watch_paths`."""
+    named = [*targets.files, *targets.only_context]
+    # The watch stands before the texts are read, so that no save falls in between.
+    with watch(named, stop=stop, trees=targets.trees, debounce_ms=settings.debounce_ms) as changes:
+        texts, first = targets.texts(), targets.first()
+        sessions = SessionPool(opened.model, settings, _cache_limit(options, opened))
+        if first is not None:
+            # Refuses settings that leave no room for text.
+            sessions.session(show(first[0]))
+        context = Context(
+            {path: texts[path] for path in targets.context},
+            keeps_saved=targets.several,
+            budget_tokens=_context_budget(options, settings, opened),
+            show=show,
+        )
+        watched = [*targets.files, *(tree.path for tree in targets.trees)]
+        report.started(
+            Beginning(
+                tuple(map(show, watched)),
+                tuple(map(show, targets.context)),
+                sessions,
+                changes.n_folders,
+                opened.load_ms,
+            )
+        )
+        known = texts | dict([first] if first else [])
+        with Saves(changes, known, stop, named=texts.keys()) as saves:
+            follower = Follower(
+                sessions,
+                saves,
+                context,
+                report,
+                tally,
+                interrupts,
+                renderer,
+                only_context=targets.only_context,
+                shortfall=lambda: changes.shortfall,
+                show=show,
+            )
+            if targets.files and first:
+                follower.first(*first)
+            elif first:
+                follower.first_of_folder(*first)
+            follower.follow()
+
+
 class Follower:
-    """Answers the saves of one file, the newest first.
+    """Answers saves, the newest of all files first.
 
     Args:
-        session: of the file.
+        sessions: of the files.
         saves: the texts that come in.
+        context: is told of every text, and gives what stands before a prompt.
         report: told of each event.
         tally: counts for the summary.
         interrupts: may end the waiting and computing, never a report.
+        renderer: shows the progress of encoding.
+        only_context: files that are not predicted in; a save of theirs changes what stands before
+            the file that was saved last, which is predicted in again.
+        shortfall: tells whether something is not being watched.
+        show: what to call a file.
     """
 
     def __init__(
         self,
-        session: EditSession,
+        sessions: SessionPool,
         saves: Saves,
+        context: Context,
         report: Report,
         tally: Tally,
         interrupts: Interrupts,
+        renderer: Renderer,
+        *,
+        only_context: Collection[Path] = (),
+        shortfall: Callable[[], PieError | None] = lambda: None,
+        show: Callable[[Path], str] = shown_path,
     ) -> None:
-        self._session = session
+        self._sessions = sessions
         self._saves = saves
+        self._context = context
         self._report = report
         self._tally = tally
         self._interrupts = interrupts
+        self._renderer = renderer
+        self._only_context = frozenset(only_context)
+        self._shortfall = shortfall
+        self._noted: PieError | None = None
+        self._show = show
+        self._saved_last: tuple[Path, str] | None = None
 
-    def first(self, text: str, renderer: Renderer) -> None:
-        """Encode the first text and predict.
+    def first(self, path: Path, text: str) -> None:
+        """Encode a first text and predict.
 
-        Saves that come meanwhile wait: what they need builds on this.
+        Saves of the file that come meanwhile wait: what they need builds on this.
 
         Raises:
             PieError: when the text cannot be predicted in.
             KeyboardInterrupt: when interrupted or stopped.
         """
-        with self._interrupts.allowed(), renderer.progress("encoding") as progress:
+        self._saved_last = (path, text)
+        with suppress(_MovedOn):
+            save = Save(0, path, text)
+            self._tell(save, path, self._compute(save, path, text))
 
-            def report_chunk(done: int, total: int) -> None:
-                if self._saves.stopped:
-                    raise KeyboardInterrupt
-                progress("tokens", done, total)
-
-            prediction = self._session.open(text, report_chunk)
-        self._report.predicted(self._session, Save(0, text), prediction)
+    def first_of_folder(self, path: Path, text: str) -> None:
+        """Do the same for a file that nobody named: that it cannot be predicted in is no end."""
+        try:
+            self.first(path, text)
+        except PieError as error:
+            self._report.noted(error)
 
     def follow(self) -> None:
         """Answer saves until they end.
 
         Raises:
-            PieError: when the file can no longer be watched.
+            PieError: when the files can no longer be watched.
             BrokenPipeError: when nobody reads the output any more.
             KeyboardInterrupt: when interrupted.
         """
         while True:
+            self._note(self._shortfall())
             with self._interrupts.allowed():
                 taken = self._saves.take(_LOOK_UP_S)
             if self._saves.ended:
                 return
             if reader_is_gone():
                 raise BrokenPipeError
-            self._tally.saves += len(taken.superseded) + (taken.newest is not None)
-            self._supersede(taken.superseded)
-            for failed in taken.failed:
-                self._fail(failed)
+            self._take_in(taken)
             if taken.newest:
                 self._answer(taken.newest)
 
+    def _take_in(self, taken: Taken) -> None:
+        """Note every text, also of those saves that are not answered."""
+        for item in taken.items:
+            if isinstance(item, Save):
+                self._tally.saves += 1
+                self._context.saved(item.path, item.text)
+                if item.path not in self._only_context:
+                    self._saved_last = (item.path, item.text)
+            else:
+                self._context.lost(item.path)
+                if self._saved_last and self._saved_last[0] == item.path:
+                    self._saved_last = None
+        self._supersede(taken.superseded)
+        for failed in taken.failed:
+            if failed.path in self._only_context:
+                left_out = InputError(
+                    failed.error.cause, "it is left out of the context until it can be read"
+                )
+                self._fail(replace(failed, error=left_out))
+            else:
+                self._fail(failed)
+
     def _answer(self, save: Save) -> None:
-        """Predict in a saved text, then compare; both give way to a newer save."""
+        """Predict after a save, then compare; both give way to a newer save."""
+        if self._saved_last is None:
+            # Context, and nothing to predict in.
+            self._supersede((save,))
+            return
+        path, text = self._saved_last
+        opens = self._sessions.text(self._show(path)) is None
         try:
-            if self._predict(save):
-                self._compare(save)
+            # What was encoded from scratch just now has nothing to be compared with.
+            if self._predict(save, path, text, opens=opens) and not opens:
+                self._compare(save, path)
         except PieError as error:
             # The session is as it was, or starts anew with the next text.
-            self._fail(FailedSave(save.save_id, error))
+            self._fail(FailedSave(save.save_id, save.path, error))
 
-    def _predict(self, save: Save) -> bool:
+    def _predict(self, save: Save, path: Path, text: str, *, opens: bool) -> bool:
         """Update the session, and report the prediction unless a newer save cut it short."""
-        with self._interrupts.allowed():
-            overtaken = partial(self._saves.overtaken, save.save_id)
-            prediction = self._session.update(save.text, overtaken)
+        try:
+            prediction = self._compute(save, path, text)
+        except _MovedOn:
+            self._supersede((save,))
+            return False
         if prediction.stopped_by == "interrupted":
             if self._saves.newer_than(save.save_id):
-                self._supersede((save.save_id,))
+                self._supersede((save,))
             return False
-        self._tally.predictions.append(prediction)
-        self._report.predicted(self._session, save, prediction)
+        if opens:
+            self._tally.opened += 1
+        else:
+            self._tally.predictions.append(prediction)
+        self._tell(save, path, prediction)
         return True
 
-    def _compare(self, save: Save) -> None:
+    def _compute(self, save: Save, path: Path, text: str) -> Prediction:
+        """Predict in a file, showing progress where it is opened.
+
+        Raises:
+            _MovedOn: when another file is saved while this one is being opened.
+        """
+        shown = self._show(path)
+        opens = self._sessions.text(shown) is None
+        bar = self._renderer.progress("encoding") if opens else nullcontext(_unseen)
+        with self._interrupts.allowed(), bar as progress:
+
+            def report_chunk(done: int, total: int) -> None:
+                if self._saves.stopped:
+                    raise KeyboardInterrupt
+                if self._saves.moved_on(save.save_id, path):
+                    raise _MovedOn
+                progress("tokens", done, total)
+
+            return self._sessions.predict(
+                shown,
+                text,
+                self._context.before(path),
+                partial(self._saves.overtaken, save.save_id),
+                report_chunk,
+            )
+
+    def _tell(self, save: Save, path: Path, prediction: Prediction) -> None:
+        self._report.predicted(self._sessions.session(self._show(path)), save, prediction)
+        dropped = self._sessions.trim()
+        if dropped:
+            self._report.dropped(dropped, self._sessions.cache_bytes)
+
+    def _compare(self, save: Save, path: Path) -> None:
+        session = self._sessions.session(self._show(path))
         with self._interrupts.allowed():
-            comparison = self._session.compare(partial(self._saves.overtaken, save.save_id))
+            comparison = session.compare(partial(self._saves.overtaken, save.save_id))
         if comparison is not None:
             self._tally.comparisons.append(comparison)
             self._report.compared(comparison)
-        elif self._saves.newer_than(save.save_id) and self._session.settings.compare != "none":
+        elif self._saves.newer_than(save.save_id) and session.settings.compare != "none":
             self._report.given_up()
 
-    def _supersede(self, save_ids: tuple[int, ...]) -> None:
-        if save_ids:
-            self._tally.superseded += len(save_ids)
-            self._report.superseded(save_ids)
+    def _supersede(self, saves: Sequence[Save]) -> None:
+        if saves:
+            self._tally.superseded += len(saves)
+            self._report.superseded(saves)
 
     def _fail(self, failed: FailedSave) -> None:
         self._tally.errors += 1
         self._report.failed(failed)
+
+    def _note(self, error: PieError | None) -> None:
+        """Pass on what is not watched, once."""
+        if error is not None and error is not self._noted:
+            self._noted = error
+            self._report.noted(error)
+
+
+def _unseen(_stage: str, _done: int, _total: int) -> None:
+    """Show no progress."""
+
+
+def _cache_limit(options: WatchOptions, opened: Opened) -> int:
+    if options.cache_memory is not None:
+        return parse_size(options.cache_memory)
+    return share_of_free(opened.model.loaded.device)
+
+
+def _context_budget(options: WatchOptions, settings: Settings, opened: Opened) -> int:
+    if options.context_budget is not None:
+        return options.context_budget
+    window = opened.model.loaded.window
+    return int(BUDGET_SHARE * min(settings.context_tokens or window, window))
 
 
 def reader_is_gone() -> bool:

@@ -31,6 +31,7 @@ MAX_LINE_AREA = 1 << 24
 """The same for lines: about 4,000 changed lines on each side (2 MB of bits, some 3 ms)."""
 
 _STEP = 256
+_TEXT_STEP = 4096
 _CANDIDATES = 4
 
 
@@ -49,6 +50,10 @@ class LineHunk:
     old_stop: int
     new_start: int
     new_stop: int
+
+    def reversed(self) -> "LineHunk":
+        """Give the hunk that takes this one back."""
+        return LineHunk(self.new_start, self.new_stop, self.old_start, self.old_stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,27 @@ def diff_lines(old: str, new: str) -> list[LineHunk]:
     """
     if old == new:
         return []
+    above, below = _common_lines(old, new)
+    skipped = old.count("\n", 0, above)
+    hunks = _diff_lines(old[above : len(old) - below], new[above : len(new) - below])
+    return [
+        LineHunk(
+            skipped + hunk.old_start,
+            skipped + hunk.old_stop,
+            skipped + hunk.new_start,
+            skipped + hunk.new_stop,
+        )
+        for hunk in hunks
+    ]
+
+
+def similarity(one: str, other: str) -> float:
+    """Return how much of two texts is common, 0 to 100: twice the LCS over both lengths."""
+    return 100 * float(Indel.normalized_similarity(one, other))
+
+
+def _diff_lines(old: str, new: str) -> list[LineHunk]:
+    """Find the changed lines between two texts that differ in their first and last lines."""
     numbers: dict[str, int] = {}
     old_ids = _numbered(split_lines(old), numbers)
     new_ids = _numbered(split_lines(new), numbers)
@@ -131,6 +157,25 @@ def align(old_ids: Sequence[int], new_ids: Sequence[int]) -> Alignment:
     return Alignment(len(old), len(new), tuple(kept))
 
 
+def _common_lines(old: str, new: str) -> tuple[int, int]:
+    """Return the characters that the equal lines at both ends take up, compared in C.
+
+    So a save of a long file costs what changed, not what it holds.
+    """
+    limit = min(len(old), len(new))
+    above = _common_prefix(old, new, 0, 0, limit, _TEXT_STEP)
+    above = old.rfind("\n", 0, above) + 1
+    below = _common_suffix(old, new, len(old), len(new), limit - above, _TEXT_STEP)
+    starts = [len(old) - below, len(new) - below]
+    if not all(
+        start == above or text[start - 1] == "\n"
+        for start, text in zip(starts, (old, new), strict=True)
+    ):
+        newline = old.find("\n", starts[0])
+        below = len(old) - newline - 1 if newline >= 0 else 0
+    return above, below
+
+
 def _numbered(lines: Iterable[str], numbers: dict[str, int]) -> list[int]:
     """Number equal lines equally: rapidfuzz compares hashes only, which ints make exact."""
     return [numbers.setdefault(line, len(numbers)) for line in lines]
@@ -155,12 +200,17 @@ def _ends(span: _Span, old_length: int) -> list[KeptRun]:
 
 
 def _common_prefix(
-    old: list[int], new: list[int], old_start: int, new_start: int, limit: int
+    old: list[int] | str,
+    new: list[int] | str,
+    old_start: int,
+    new_start: int,
+    limit: int,
+    largest_step: int = _STEP,
 ) -> int:
     """Count equal items from two places onward, `limit` at most; by slices, which compare in C."""
     done = 0
     while done < limit:
-        step = min(_STEP, limit - done)
+        step = min(largest_step, limit - done)
         i, j = old_start + done, new_start + done
         if old[i : i + step] != new[j : j + step]:
             return done + next(k for k in range(step) if old[i + k] != new[j + k])
@@ -168,11 +218,18 @@ def _common_prefix(
     return done
 
 
-def _common_suffix(old: list[int], new: list[int], old_stop: int, new_stop: int, limit: int) -> int:
+def _common_suffix(
+    old: list[int] | str,
+    new: list[int] | str,
+    old_stop: int,
+    new_stop: int,
+    limit: int,
+    largest_step: int = _STEP,
+) -> int:
     """Count equal items from two places backward, `limit` at most."""
     done = 0
     while done < limit:
-        step = min(_STEP, limit - done)
+        step = min(largest_step, limit - done)
         i, j = old_stop - done, new_stop - done
         if old[i - step : i] != new[j - step : j]:
             return done + next(k for k in range(step) if old[i - 1 - k] != new[j - 1 - k])

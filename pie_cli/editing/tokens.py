@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
-from pie_cli.editing.cuts import Cuts
+from pie_cli.editing.cuts import Cuts, parts
 from pie_cli.editing.hunks import split_lines
 from pie_cli.editing.incremental import TokenizedText, follow
 from pie_cli.editing.vocabulary import Vocabulary
@@ -24,6 +24,9 @@ from pie_cli.errors import ModelError
 
 MAX_LINES_REMEMBERED = 1 << 15
 """Lines whose ids are kept: some 15 MB at ten tokens a line."""
+
+MAX_TOKEN_CHARS = 256
+"""Characters that no token exceeds, runs of blanks included."""
 
 MAX_LINE_CHARS = 2_000
 """Characters beyond which a line's ids are not kept: minified files would fill the memory."""
@@ -38,6 +41,7 @@ _CONTROL = re.compile(
     r"|\[/?(inst|prefix|suffix|middle|tool_calls|tool_results|available_tools)\]",
     re.IGNORECASE,
 )
+_NO_BLANK = {"prepend_scheme": "never", "add_prefix_space": False}
 _ANCHOR = "a"
 
 
@@ -77,6 +81,7 @@ class TextTokenizer:
         self._cuts = Cuts(state)
         self._spelling = {key: state.get(key) for key in ("added_tokens", "decoder")}
         self._spelling["model"] = {"unk_token": state["model"].get("unk_token")}
+        self._begins_with_blank = _without_first_blank(state) != state
         self._tokenizer = Tokenizer.from_str(json.dumps(state))
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
@@ -153,6 +158,17 @@ class TextTokenizer:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
+    @cached_property
+    def continuing(self) -> "TextTokenizer":
+        """The same for text behind other text: no blank is put before it, as some do with a text.
+
+        This very object where the tokenizer puts none.
+        """
+        if not self._begins_with_blank:
+            return self
+        state = _without_first_blank(json.loads(self._tokenizer.to_str()))
+        return TextTokenizer(Tokenizer.from_str(json.dumps(state)))
+
     def pieces(self, ids: Iterable[int]) -> list[bytes]:
         """Return the bytes that each id adds to a text: none for control tokens."""
         return self._vocabulary.pieces(ids)
@@ -165,6 +181,10 @@ class TextTokenizer:
         sorts the vocabulary.
         """
         return self._vocabulary.starting_with(text.encode() if isinstance(text, str) else text)
+
+    def open_end(self, text: str) -> int:
+        """Return how many bytes at a text's end a token could hold that also holds what follows."""
+        return self._vocabulary.open_end(_encodable(text[-MAX_TOKEN_CHARS:]).encode())
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -209,6 +229,21 @@ def _mark_control_tokens(state: dict[str, Any], control: frozenset[str]) -> None
     for token in state.get("added_tokens") or ():
         if token["content"] in control or _CONTROL.fullmatch(token["content"]):
             token["special"] = True
+
+
+def _without_first_blank(state: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what puts a blank before a text."""
+    normalizers = parts(state.get("normalizer"), "normalizers")
+    others = [part for part in normalizers if part["type"] != "Prepend"]
+    if others != normalizers:
+        state = {**state, "normalizer": {"type": "Sequence", "normalizers": others}}
+    steps = parts(state.get("pre_tokenizer"), "pretokenizers")
+    without = [
+        {**step, **{key: none for key, none in _NO_BLANK.items() if key in step}} for step in steps
+    ]
+    if without != steps:
+        state = {**state, "pre_tokenizer": {"type": "Sequence", "pretokenizers": without}}
+    return state
 
 
 def _encodable(text: str) -> str:

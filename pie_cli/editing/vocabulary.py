@@ -54,6 +54,15 @@ class Vocabulary:
         shorter = (self._equal_to(prefix[:length]) for length in range(1, len(prefix)))
         return (*self._ids[start:stop], *chain.from_iterable(shorter))
 
+    def open_end(self, tail: bytes) -> int:
+        """Return the length of the longest end of some bytes that a longer token begins with."""
+        for length in range(min(self._longest, len(tail)), 0, -1):
+            end = tail[-length:]
+            place = bisect_right(self._sorted, end)
+            if place < len(self._sorted) and self._sorted[place].startswith(end):
+                return length
+        return 0
+
     def _equal_to(self, piece: bytes) -> list[int]:
         start = bisect_left(self._sorted, piece)
         return self._ids[start : bisect_right(self._sorted, piece, start)]

@@ -4,6 +4,9 @@ Editors save in many ways: into the file, by a rename over it, by moving the old
 deleting and creating. So not files are watched but the folders that hold them, and the names on the
 way there: symbolic links are followed to each place where a save can happen, and a folder that is
 replaced is watched anew. What happens in quick succession is one change set.
+
+Of a whole tree, too, each folder has a watch of its own: one watch for all would have the system
+watch vendored and hidden folders as well, which hold most of the files of many projects.
 """
 
 import errno
@@ -14,9 +17,11 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, final
 
@@ -35,6 +40,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
+from pie_cli.editing.tree import MAX_FOLDERS, SourceTree
 from pie_cli.errors import InputError, PieError
 
 DEBOUNCE_MS = 30
@@ -43,7 +49,9 @@ DEBOUNCE_MS = 30
 MAX_WAIT_MS = 1_000
 """Longest wait for quiet, for a file that is written to without end."""
 
+_LINUX = sys.platform.startswith("linux")
 _STOP_CHECK_S = 0.1
+_CLOCK_SLACK_S = 2.0
 _MAX_LINKS = 40
 _NAME_EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -77,15 +85,37 @@ class FileEvent:
     renamed: bool
 
 
+@dataclass(frozen=True)
+class Shortfall:
+    """Folders that could not be watched though the rest is.
+
+    Attributes:
+        error: why not, and what the user can do.
+        folders: those left out.
+    """
+
+    error: PieError
+    folders: tuple[Path, ...] = ()
+
+
 class Source(Protocol):
     """Where file events come from: the operating system, or a test."""
 
-    def follow(self, folders: Mapping[Path, bool], renew: Callable[[Path], bool]) -> None:
+    def follow(
+        self,
+        folders: Mapping[Path, bool],
+        renew: Callable[[Path], bool],
+        spare: Collection[Path] = (),
+    ) -> Shortfall | None:
         """Watch just these folders from now on.
 
         Args:
             folders: the folders; true where the files' contents matter, false for names only.
             renew: tells of which folder the watch is stale, for another stands in its place.
+            spare: those of the folders that may be left out where the system sets a limit.
+
+        Returns:
+            What was left out.
         """
 
     def next(self, timeout_s: float) -> FileEvent | None:
@@ -96,12 +126,16 @@ class Source(Protocol):
 
 
 @final
-class Watcher(Iterator[set[Path]]):
-    """The change sets of some files, from the moment of construction on.
+class Watcher(Iterator[KeysView[Path]]):
+    """The change sets of some files and trees, from the moment of construction on.
 
     Iteration blocks. It ends when the stop event is set, at the latest a tenth of a second later.
     Iterate in one thread only, which need not be the one that constructed it. Also a context
     manager, for a loop that is left in another way.
+
+    Attributes:
+        n_folders: folders of the trees that are watched.
+        shortfall: why not all folders of the trees are watched; None where they are.
     """
 
     def __init__(
@@ -109,41 +143,64 @@ class Watcher(Iterator[set[Path]]):
         paths: Iterable[Path],
         *,
         stop: threading.Event,
+        trees: Iterable[SourceTree] = (),
         debounce_ms: float = DEBOUNCE_MS,
         backend: "Callable[[], Source] | None" = None,
         clock: Callable[[], float] = time.monotonic,
+        max_folders: int = MAX_FOLDERS,
     ) -> None:
         """Begin to watch; see `watch`."""
         self._paths = {path: path.absolute() for path in paths}
         for path, place in self._paths.items():
             if place.is_dir():
                 raise InputError(f"{path} is a folder", "name a file to watch")
+        self._trees = tuple(trees)
         self._stop = stop
         self._debounce_s = debounce_ms / 1_000
         self._clock = clock
+        self._began_s = time.time() - _CLOCK_SLACK_S
+        self._max_folders = max_folders
         self._touched_by: dict[Path, set[Path]] = {}
+        self._texts: set[Path] = set()
+        self._roots_by: dict[Path, set[SourceTree]] = {}
+        self._folders: dict[Path, SourceTree] = {}
+        self._seen: dict[Path, Path] = {}
+        self.shortfall: PieError | None = None
         self._source = (backend or WatchdogSource)()
         try:
-            self._follow(lambda _: False)
+            self._follow(_none)
+            for tree in self._trees:
+                self._take_up(tree, tree.real, _none)
         except BaseException:
             self.close()
             raise
 
-    def __next__(self) -> set[Path]:
-        """Wait for the next change set: the paths as given, of which files may have changed."""
-        touched: set[Path] = set()
+    @property
+    def n_folders(self) -> int:
+        """Folders of the trees that are watched."""
+        return len(self._folders)
+
+    def __next__(self) -> KeysView[Path]:
+        """Wait for the next change set: the paths as given, of which files may have changed.
+
+        Files of a tree are named by the tree's path and their own below it. The file that was
+        touched last comes last.
+        """
+        touched: dict[Path, None] = {}
         while not touched:
             if self._stop.is_set():
                 self.close()
                 raise StopIteration
-            touched = self._take(_STOP_CHECK_S) or set()
+            touched = dict.fromkeys(self._take(_STOP_CHECK_S) or ())
         deadline = self._clock() + MAX_WAIT_MS / 1_000
         while self._clock() < deadline and not self._stop.is_set():
             more = self._take(self._debounce_s)
             if more is None:
                 break
-            touched |= more
-        return touched
+            for path in more:
+                touched.pop(path, None)
+                touched[path] = None
+        return touched.keys()
 
     def __enter__(self) -> "Watcher":
         """Give itself."""
@@ -157,33 +214,124 @@ class Watcher(Iterator[set[Path]]):
         """Stop watching; more than once does no harm."""
         self._source.close()
 
-    def _take(self, timeout_s: float) -> set[Path] | None:
+    def _take(self, timeout_s: float) -> Collection[Path] | None:
         """Take one event: the given paths that it touches, or None when none came in time."""
         event = self._source.next(timeout_s)
         if event is None:
             return None
-        touched = self._touched_by.get(event.path, set())
-        if touched and event.renamed:
+        named = self._touched_by.get(event.path, set())
+        if named and event.renamed:
             # Before the consumer reads a file: what changes later is an event of the new watch.
-            self._follow(lambda folder: event.path == folder or event.path in folder.parents)
-        return set(touched)
+            self._follow(_at_or_below(event.path))
+        # A file that is named as well goes by that name.
+        return [*named, *(() if event.path in self._texts else self._in_trees(event))]
+
+    def _in_trees(self, event: FileEvent) -> Collection[Path]:
+        """Find the files of trees that an event touches, and keep the watches up with it."""
+        path = event.path
+        if event.renamed and path in self._roots_by:
+            return [file for tree in self._roots_by[path] for file in self._replant(tree, path)]
+        tree = self._folders.get(path.parent)
+        if tree is None:
+            return ()
+        if path.name == ".gitignore":
+            return self._look_again(tree, path.parent) if tree.rules_changed(path.parent) else ()
+        if event.renamed and (path in self._folders or _is_folder(path)):
+            return self._look_again(tree, path, _at_or_below(path))
+        if not tree.holds(path):
+            return ()
+        return (self._seen.setdefault(path, tree.given(path)),)
+
+    def _replant(self, tree: SourceTree, changed: Path) -> list[Path]:
+        """Follow a tree whose own folder came, went or lies elsewhere now; see `_look_again`."""
+        tree.settle()
+        self._folders = {folder: one for folder, one in self._folders.items() if one is not tree}
+        outside, inside = _at_or_below(changed), _at_or_below(tree.real)
+        return self._look_again(tree, tree.real, lambda folder: outside(folder) or inside(folder))
+
+    def _look_again(
+        self, tree: SourceTree, start: Path, renew: "Callable[[Path], bool] | None" = None
+    ) -> list[Path]:
+        """Watch what is now at and below a folder.
+
+        Returns:
+            Files below it that may have been saved unseen, or are gone.
+        """
+        inside = _at_or_below(start)
+        self._folders = {folder: one for folder, one in self._folders.items() if not inside(folder)}
+        if _is_folder(start) and tree.enters(start):
+            self._take_up(tree, start, renew or _none)
+        else:
+            self._follow(renew or _none)
+        touched = {file: given for file, given in self._seen.items() if inside(file)}
+        for file in tree.saved_since(self._began_s, filter(inside, self._folders)):
+            if file not in self._texts:
+                touched.pop(file, None)
+                touched[file] = tree.given(file)
+        self._seen |= touched
+        return list(touched.values())
+
+    def _take_up(self, tree: SourceTree, start: Path, renew: Callable[[Path], bool]) -> None:
+        """Watch the folders at and below one, until all are: some may come while we look."""
+        while True:
+            found = (folder for folder in tree.folders(start) if folder not in self._folders)
+            room = max(0, self._max_folders - len(self._folders))
+            fresh = list(islice(found, room + 1))
+            if len(fresh) > room:
+                self._fall_short(
+                    PieError(
+                        f"of the folders below {tree.path} only the {len(self._folders) + room:,}"
+                        " nearest are watched",
+                        "name the folder that you work in",
+                    )
+                )
+                del fresh[room:]
+            self._folders |= dict.fromkeys(fresh, tree)
+            self._follow(renew)
+            if not fresh:
+                return
+            renew = _none
 
     def _follow(self, renew: Callable[[Path], bool]) -> None:
-        """Find the names on the way to each file and watch the folders they stand in."""
+        """Find the names on the way to each file and tree, and watch the folders they stand in."""
         touched_by: defaultdict[Path, set[Path]] = defaultdict(set)
+        roots_by: defaultdict[Path, set[SourceTree]] = defaultdict(set)
         folders: dict[Path, bool] = {}
+        texts: set[Path] = set()
         for path, place in self._paths.items():
             for name, holds_text in names_on_the_way(place):
                 touched_by[name].add(path)
+                texts |= {name} if holds_text else set()
                 folders[name.parent] = folders.get(name.parent, False) or holds_text
-        self._touched_by = dict(touched_by)
-        self._source.follow(folders, renew)
+        for tree in self._trees:
+            for name, _ in names_on_the_way(tree.path.absolute()):
+                roots_by[name].add(tree)
+                folders.setdefault(name.parent, False)
+            if tree.real in self._folders:
+                folders[tree.real] = True
+        self._touched_by, self._roots_by = dict(touched_by), dict(roots_by)
+        self._texts = texts
+        must = {folder for folder, holds_text in folders.items() if holds_text}
+        spare = self._folders.keys() - must
+        shortfall = self._source.follow(
+            folders | dict.fromkeys(self._folders, True), renew, frozenset(spare)
+        )
+        if shortfall is not None:
+            for folder in shortfall.folders:
+                del self._folders[folder]
+            # To try again at each new folder would cost time and bring nothing.
+            self._max_folders = len(self._folders)
+            self._fall_short(shortfall.error)
+
+    def _fall_short(self, error: PieError) -> None:
+        self.shortfall = self.shortfall or error
 
 
 def watch(
     paths: Iterable[Path],
     *,
     stop: threading.Event,
+    trees: Iterable[SourceTree] = (),
     debounce_ms: float = DEBOUNCE_MS,
     backend: "Callable[[], Source] | None" = None,
 ) -> Watcher:
@@ -195,6 +343,7 @@ def watch(
     Args:
         paths: files, which need not exist yet.
         stop: ends the iteration when set, from any thread.
+        trees: folders, all files of which that count are watched, also those that come later.
         debounce_ms: quiet that ends a change set.
         backend: makes the source of events; the operating system's where None.
 
@@ -203,9 +352,11 @@ def watch(
 
     Raises:
         InputError: a path is a folder, or its folder cannot be read.
-        PieError: the system's limit of watches is reached.
+        PieError: the system's limit of watches is reached before the files and the trees' own
+            folders are watched; where only folders inside of trees are left out, see
+            `Watcher.shortfall`.
     """
-    return Watcher(paths, stop=stop, debounce_ms=debounce_ms, backend=backend)
+    return Watcher(paths, stop=stop, trees=trees, debounce_ms=debounce_ms, backend=backend)
 
 
 def names_on_the_way(place: Path) -> Iterator[tuple[Path, bool]]:
@@ -234,10 +385,35 @@ def names_on_the_way(place: Path) -> Iterator[tuple[Path, bool]]:
         ahead = [*(part for part in target.parts if part != target.anchor), *ahead]
 
 
+def _none(_: Path) -> bool:
+    return False
+
+
+def _at_or_below(place: Path) -> Callable[[Path], bool]:
+    """Return a quick test of whether a path is a place or lies below it."""
+    itself = str(place)
+    below = itself.rstrip(os.sep) + os.sep
+    return lambda path: str(path) == itself or str(path).startswith(below)
+
+
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_dir() and not path.is_symlink()
+    return False
+
+
 def _link_target(name: Path) -> Path | None:
     with suppress(OSError, ValueError):
         return name.readlink()
     return None
+
+
+class _Scope(Enum):
+    """How much of a folder a watch takes in: names that come and go, saves as well, all below."""
+
+    NAMES = auto()
+    SAVES = auto()
+    TREE = auto()
 
 
 class WatchdogSource:
@@ -250,7 +426,7 @@ class WatchdogSource:
             PieError: the system's limit of watchers is reached.
         """
         self._events: queue.SimpleQueue[FileEvent] = queue.SimpleQueue()
-        self._watches: dict[Path, tuple[bool, ObservedWatch]] = {}
+        self._watches: dict[Path, tuple[_Scope, ObservedWatch]] = {}
         self._handler = _Handler(self._events)
         self._closed = False
         try:
@@ -259,17 +435,28 @@ class WatchdogSource:
         except OSError as error:
             raise _limit_reached(error) from error
 
-    def follow(self, folders: Mapping[Path, bool], renew: Callable[[Path], bool]) -> None:
+    def follow(
+        self,
+        folders: Mapping[Path, bool],
+        renew: Callable[[Path], bool],
+        spare: Collection[Path] = (),
+    ) -> Shortfall | None:
         """Watch just these folders from now on; see `Source`."""
-        for folder, (contents, watch) in list(self._watches.items()):
-            if folders.get(folder) != contents or renew(folder):
+        wanted = _wanted(folders, spare)
+        for folder, (scope, watch) in list(self._watches.items()):
+            if wanted.get(folder) is not scope or renew(folder):
                 del self._watches[folder]
                 self._observer.unschedule(watch)
-        for folder, contents in folders.items():
-            # The folders above are watched in case they are replaced. Elsewhere than on Linux a
-            # watch takes in all that lies below, so a watch on the root would see everything.
-            if folder not in self._watches and (contents or sys.platform.startswith("linux")):
-                self._schedule(folder, contents)
+        missing = [folder for folder in wanted if folder not in self._watches]
+        missing.sort(key=lambda folder: folder in spare)
+        for index, folder in enumerate(missing):
+            refusal = self._schedule(folder, wanted[folder])
+            if refusal is not None and folder not in spare:
+                raise refusal
+            if refusal is not None and not isinstance(refusal, InputError):
+                # The system's limit: what follows is spare, too.
+                return Shortfall(refusal, tuple(missing[index:]))
+        return None
 
     def next(self, timeout_s: float) -> FileEvent | None:
         """Wait for an event; see `Source`."""
@@ -284,22 +471,39 @@ class WatchdogSource:
             self._observer.stop()
             self._observer.join()
 
-    def _schedule(self, folder: Path, contents: bool) -> None:
+    def _schedule(self, folder: Path, scope: _Scope) -> PieError | None:
+        """Watch one more folder if it is there, or return what is against it."""
         if not folder.is_dir():
-            return
+            return None
+        contents = scope is not _Scope.NAMES
         if not os.access(folder, os.R_OK | os.X_OK):
-            if contents:
-                raise InputError(f"the folder {folder} cannot be read", "change its permissions")
-            return
-        events = _NAME_EVENTS + _CONTENT_EVENTS if contents else _NAME_EVENTS
+            refusal = InputError(f"the folder {folder} cannot be read", "change its permissions")
+            return refusal if contents else None
         try:
             with _moves_reported_at_once():
-                watch = self._observer.schedule(self._handler, str(folder), event_filter=events)
-        except OSError as error:
-            if folder.is_dir() and contents:
-                raise _limit_reached(error) from error
-            return
-        self._watches[folder] = (contents, watch)
+                watch = self._observer.schedule(
+                    self._handler,
+                    str(folder),
+                    recursive=scope is _Scope.TREE,
+                    event_filter=_NAME_EVENTS + _CONTENT_EVENTS if contents else _NAME_EVENTS,
+                )
+        except (OSError, RuntimeError) as error:
+            # A thread that cannot be started is a RuntimeError.
+            return _limit_reached(error) if contents and folder.is_dir() else None
+        self._watches[folder] = (scope, watch)
+        return None
+
+
+def _wanted(folders: Mapping[Path, bool], spare: Collection[Path]) -> dict[Path, _Scope]:
+    """Say how much each watch has to take in.
+
+    Elsewhere than on Linux a watch takes in all that lies below. So the folders above, there in
+    case they are replaced, get none (the root's would see everything), and a tree needs only one.
+    """
+    if _LINUX:
+        return {f: _Scope.SAVES if saves else _Scope.NAMES for f, saves in folders.items()}
+    scope = _Scope.TREE if spare else _Scope.SAVES
+    return {folder: scope for folder, saves in folders.items() if saves and folder not in spare}
 
 
 class _Handler(FileSystemEventHandler):
@@ -339,13 +543,15 @@ def _moves_reported_at_once() -> Iterator[None]:
         InotifyMoveEventGrouper.delay = delay
 
 
-def _limit_reached(error: OSError) -> PieError:
+def _limit_reached(error: OSError | RuntimeError) -> PieError:
     """Turn a refusal of the operating system into an error with a remedy."""
-    limit = _TOO_MANY.get(error.errno or 0)
+    code = error.errno if isinstance(error, OSError) else None
+    limit = _TOO_MANY.get(code or 0)
+    reason = getattr(error, "strerror", None) or error
     if limit is None:
-        return PieError(f"files cannot be watched here ({error.strerror or error})")
+        return PieError(f"files cannot be watched here ({reason})")
     return PieError(
-        f"the system's limit of file watches is reached ({error.strerror or error})",
+        f"the system's limit of file watches is reached ({reason})",
         f"close other programs that watch files, or raise the limit: "
         f"sudo sysctl fs.inotify.{limit}=524288",
     )

@@ -59,7 +59,9 @@ def attending(forward_pass: ForwardPass) -> Iterator[None]:
 
 
 def install(model: CausalModel) -> None:
-    """Make the model use this attention; models that ignore it are found out by the gate.
+    """Make the model use this attention, where it lets its attention be replaced.
+
+    Models that do not, or that take the name and ignore it, are found out by the gate.
 
     No mask function is registered under the name: transformers then builds no mask, which is what
     we want.
@@ -73,6 +75,16 @@ def implementation(model: CausalModel) -> str:
     return str(model.config._attn_implementation)  # noqa: SLF001
 
 
+def uninstall(model: CausalModel) -> None:
+    """Give the model transformers' own attention back."""
+    model.set_attn_implementation("sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
+
+
+def takes_mask(model: CausalModel) -> bool:
+    """Whether the model computes its own attention, and needs a mask that says who sees what."""
+    return implementation(model) != NAME
+
+
 @contextmanager
 def stock_attention(model: CausalModel) -> Iterator[None]:
     """Run the model with transformers' own attention inside this block.
@@ -80,7 +92,7 @@ def stock_attention(model: CausalModel) -> Iterator[None]:
     The reference for the gate and for benchmarks.
     """
     before = implementation(model)
-    model.set_attn_implementation("sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
+    uninstall(model)
     try:
         yield
     finally:
@@ -136,6 +148,9 @@ def pie_attention(
     this = _active.get()
     if this is None:
         this = ForwardPass(range(key.shape[-2] - query.shape[-2], key.shape[-2]))
+    this.attended += 1
+    if sliding_window is not None:
+        this.windows.add(sliding_window)
     if sliding_window is not None and sliding_window >= this.stop - this.first_key:
         sliding_window = None
     if this.whole and len(this) > 1 and sliding_window is None and softcap is None:

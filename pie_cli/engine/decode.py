@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,27 @@ StoppedBy = Literal["newline", "end", "max_tokens", "interrupted"]
 # Blank lines, then a line with content and its newline.
 _FULL_LINE = re.compile(r"\s*\S[^\n]*\n")
 
+# What is left of a line that was begun, and its newline.
+_REST_OF_LINE = re.compile(r"[^\n]*\n")
+
+
+@dataclass(frozen=True, eq=False)
+class Owed:
+    """Text that was taken back from the prompt's end: the line has to spell it before it goes on.
+
+    Attributes:
+        text: as decoded tokens give it.
+        tokens: that it had in the prompt.
+        allowed: the token ids that begin with some bytes, or that these begin with; no control
+            tokens among them.
+        spell: the bytes that a token id adds to a text.
+    """
+
+    text: str
+    tokens: int
+    allowed: Callable[[bytes], Sequence[int]]
+    spell: Callable[[int], bytes]
+
 
 @dataclass(frozen=True)
 class DecodeOptions:
@@ -30,12 +51,22 @@ class DecodeOptions:
         eos_ids: tokens that end the text.
         max_tokens: generated tokens at most, at least 1.
         should_stop: asked before each pass but the first; a newer save gives up the line.
+        rest_of_line: whether the line ends at the first newline, as one does that was begun before
+            the prompt's end; else blank lines come before its content.
+        owed: what the line must spell first; no part of its text.
     """
 
     detokenize: Callable[[Sequence[int]], str]
     eos_ids: frozenset[int] = frozenset()
     max_tokens: int = 64
     should_stop: Callable[[], bool] = lambda: False
+    rest_of_line: bool = False
+    owed: Owed | None = None
+
+    @property
+    def limit(self) -> int:
+        """Tokens to generate at most, those included that spell what is owed."""
+        return self.max_tokens + (self.owed.tokens if self.owed else 0)
 
 
 @dataclass(frozen=True)
@@ -152,10 +183,11 @@ def decode_line(
         options: what ends the line.
         draft: the previous prediction's token ids.
     """
-    draft = tuple(draft[: options.max_tokens - 1])
+    draft = tuple(draft[: options.limit - 1])
     try:
         executed = execute(model, cache, plan, token_ids, rotation, draft)
-        return _finish(model, cache, plan.length, executed, options, draft)
+        steps = _SlotSteps(model, cache)
+        return finish(steps, plan.length, executed, options, draft)
     finally:
         cache.truncate(min(plan.length, cache.length))
 
@@ -182,55 +214,127 @@ def decode_after(
         raise ValueError(f"{len(logits)} rows of logits for a draft of {len(draft)} tokens")
     try:
         now = stamp(model.device)
-        return _finish(
-            model, cache, prompt_length, Executed(logits, now, now), options, tuple(draft)
-        )
+        steps = _SlotSteps(model, cache)
+        return finish(steps, prompt_length, Executed(logits, now, now), options, tuple(draft))
     finally:
         cache.truncate(prompt_length)
 
 
-def _finish(
-    model: CausalModel,
-    cache: SlotCache,
+class Steps(Protocol):
+    """Passes over one token each behind a prompt, and the way back."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the passes run."""
+        ...
+
+    def step(self, token_id: int) -> Tensor:
+        """Append a token; return the logits behind it, float32 [1, vocabulary]."""
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on."""
+        ...
+
+
+class _SlotSteps:
+    """Steps in slots."""
+
+    def __init__(self, model: CausalModel, cache: SlotCache) -> None:
+        self._model = model
+        self._cache = cache
+
+    @property
+    def device(self) -> torch.device:
+        return self._model.device
+
+    def step(self, token_id: int) -> Tensor:
+        position = self._cache.length
+        self._cache.extend(position + 1)
+        return encode(self._model, self._cache, [token_id], range(position, position + 1), (0,))
+
+    def truncate(self, length: int) -> None:
+        self._cache.truncate(length)
+
+
+def finish(
+    steps: Steps,
     prompt_length: int,
     executed: Executed,
     options: DecodeOptions,
     draft: tuple[int, ...],
 ) -> Line:
-    """Take over what the draft got right, then step until the line ends."""
-    choices = _choices(executed.logits)
-    first_token_at = stamp(model.device)
+    """Take over what the draft got right, then step until the line ends.
+
+    Args:
+        steps: hold the prompt and the draft; afterwards also what was generated.
+        prompt_length: tokens.
+        executed: the pass over the prompt's last token and the draft.
+        options: what ends the line.
+        draft: the token ids that rode along.
+    """
+    chooser = _Chooser(options.owed)
+    choices = chooser.choose(executed.logits, draft)
+    first_token_at = stamp(steps.device)
     agreed = _agreed(draft, choices)
-    token_ids, stopped_by = _take([], choices[: agreed + 1], options)
+    token_ids, stopped_by = take([], choices[: agreed + 1], options)
     accepted = min(agreed, len(token_ids))
     passes = 1
-    cache.truncate(prompt_length + agreed)
+    steps.truncate(prompt_length + agreed)
     while stopped_by is None:
         if options.should_stop():
             stopped_by = "interrupted"
             break
-        position = cache.length
-        cache.extend(position + 1)
-        logits = encode(model, cache, token_ids[-1:], range(position, position + 1), (0,))
+        logits = steps.step(token_ids[-1])
         passes += 1
-        token_ids, stopped_by = _take(token_ids, _choices(logits), options)
+        token_ids, stopped_by = take(token_ids, chooser.choose(logits), options)
     return Line(
         token_ids=tuple(token_ids),
-        text=_text(token_ids, stopped_by, options),
+        text=line_text(token_ids, stopped_by, options),
         stopped_by=stopped_by,
         passes=passes,
         accepted=accepted,
         began_at=executed.began_at,
         spliced_at=executed.spliced_at,
         first_token_at=first_token_at,
-        ended_at=stamp(model.device),
+        ended_at=stamp(steps.device),
     )
 
 
-def _choices(logits: Tensor) -> list[int]:
-    """Return the greedy token of each row; waits for the device."""
-    choices: list[int] = torch.argmax(logits, dim=-1).tolist()
-    return choices
+class _Chooser:
+    """Picks the greedy token of each row; while text is owed, among those that spell it.
+
+    Args:
+        owed: what is to be spelled first.
+    """
+
+    def __init__(self, owed: Owed | None) -> None:
+        self._owed = owed
+        self._left = owed.text.encode() if owed else b""
+
+    def choose(self, logits: Tensor, draft: Sequence[int] = ()) -> list[int]:
+        """Return the token of each row; waits for the device.
+
+        Args:
+            logits: float32 [rows, vocabulary], the first row behind what was chosen so far, each
+                further one behind one more token of the draft.
+            draft: of which each row's token is the choice before the next row. Where it is not,
+                the rows behind mean nothing and are left out while text is owed.
+        """
+        chosen: list[int] = []
+        while self._owed and self._left and len(chosen) < len(logits):
+            row = len(chosen)
+            chosen.append(self._spelling(self._owed, logits[row]))
+            if row < len(draft) and chosen[row] != draft[row]:
+                return chosen
+        free: list[int] = torch.argmax(logits[len(chosen) :], dim=-1).tolist()
+        return chosen + free
+
+    def _spelling(self, owed: Owed, row: Tensor) -> int:
+        allowed = torch.tensor(owed.allowed(self._left), device=row.device)
+        token_id = int(allowed[torch.argmax(row[allowed])])
+        self._left = self._left[len(owed.spell(token_id)) :]
+        return token_id
 
 
 def _agreed(draft: Sequence[int], choices: Sequence[int]) -> int:
@@ -241,7 +345,7 @@ def _agreed(draft: Sequence[int], choices: Sequence[int]) -> int:
     return len(draft)
 
 
-def _take(
+def take(
     token_ids: list[int], choices: Sequence[int], options: DecodeOptions
 ) -> tuple[list[int], StoppedBy | None]:
     """Append choices until one of them ends the line."""
@@ -250,15 +354,24 @@ def _take(
         taken.append(token_id)
         if token_id in options.eos_ids:
             return taken, "end"
-        if _FULL_LINE.match(options.detokenize(taken)):
+        if _line(taken, options)[1]:
             return taken, "newline"
-        if len(taken) >= options.max_tokens:
+        if len(taken) >= options.limit:
             return taken, "max_tokens"
     return taken, None
 
 
-def _text(token_ids: Sequence[int], stopped_by: StoppedBy, options: DecodeOptions) -> str:
-    shown = token_ids[:-1] if stopped_by == "end" else token_ids
-    text = options.detokenize(shown)
-    line = _FULL_LINE.match(text)
-    return line.group().removesuffix("\n").removesuffix("\r") if line else text
+def line_text(token_ids: Sequence[int], stopped_by: StoppedBy, options: DecodeOptions) -> str:
+    """Return a line's text, cut behind its content; what was owed is no part of it."""
+    text, complete = _line(token_ids[:-1] if stopped_by == "end" else token_ids, options)
+    return text.removesuffix("\n").removesuffix("\r") if complete else text
+
+
+def _line(token_ids: Sequence[int], options: DecodeOptions) -> tuple[str, bool]:
+    """Return the text of a line, its newline included, and whether it has one."""
+    text = options.detokenize(token_ids)
+    if options.owed:
+        # As long as it is not spelled out there is no text of the line.
+        text = text.removeprefix(options.owed.text) if text.startswith(options.owed.text) else ""
+    line = (_REST_OF_LINE if options.rest_of_line else _FULL_LINE).match(text)
+    return (line.group(), True) if line else (text, False)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pie_cli.engine.attention import attending
+from pie_cli.engine.attention import attending, takes_mask
 from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.model import CausalModel
 
@@ -28,7 +28,7 @@ def encode(
     Mutates the cache.
 
     Args:
-        model: with the engine's attention installed.
+        model: with the engine's attention installed, or one that adds a mask it is given.
         cache: its length already covers the positions.
         token_ids: one a position.
         positions: absolute, strictly ascending.
@@ -51,6 +51,8 @@ def encode(
         "past_key_values": cache,
         "use_cache": True,
     }
+    if takes_mask(model):
+        inputs["attention_mask"] = this.full_mask(model.dtype, model.device)
     keeps = _keeps_logits(type(model))
     if keeps:
         inputs["logits_to_keep"] = _rows_wanted(logits_at, len(token_ids), model.device)

@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache
-from transformers.cache_utils import CacheLayerMixin, DynamicCache, DynamicLayer
+from transformers.cache_utils import (
+    CacheLayerMixin,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
 from pie_cli.engine.model import CausalModel, layer_count, window
 from pie_cli.engine.moves import Moves
@@ -424,6 +429,16 @@ class SlotCache(Cache):
         for layer in self.slot_layers:
             layer.homes = None
 
+    @torch.inference_mode()
+    def fill(self, states: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Hold these keys and values [1, H, S, D], a pair a layer, as if they had been computed."""
+        length = states[0][0].shape[2]
+        self.splice((), length, None)
+        self.prepare(range(length))
+        for index, (keys, values) in enumerate(states):
+            self.update(keys, values, index)
+        self.commit()
+
     # Looking in
 
     @property
@@ -531,15 +546,36 @@ class SlotCache(Cache):
             )
 
 
-def stock_cache() -> DynamicCache:
-    """Make transformers' own growing cache, with every key kept in sliding-window layers, too."""
-    return DynamicCache()
+def stock_cache(config: Any = None) -> DynamicCache:
+    """Make transformers' own growing cache.
+
+    Without a config every layer keeps every key, sliding windows or not; with one, each keeps what
+    the model needs to go on.
+    """
+    return DynamicCache(config=config)
 
 
-def stock_keys(cache: DynamicCache) -> list[Tensor | None]:
-    """Return each layer's keys [B, H, S, D] in a stock cache; None where it keeps no plain keys."""
+def unusual_layer(config: Any) -> str | None:
+    """Say which layer keeps something else than keys and values by its config, in a few words."""
+    try:
+        layers = DynamicCache(config=config).layers
+    except Exception:  # noqa: BLE001 - a config that says nothing about layers is no objection
+        return None
+    for index, layer in enumerate(layers):
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            running = "Linear" in type(layer).__name__
+            return f"layer {index} keeps " + (
+                "a running state, not keys" if running else "more than keys and values"
+            )
+    return None
+
+
+def stock_states(cache: DynamicCache) -> list[tuple[Tensor, Tensor] | None]:
+    """Return each layer's keys and values [B, H, S, D] in a stock cache, None for other layers."""
     return [
-        layer.keys if type(layer) is DynamicLayer and layer.is_initialized else None
+        (layer.keys, layer.values)
+        if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None
+        else None
         for layer in cache.layers
     ]
 

@@ -42,6 +42,9 @@ class ForwardPass:
         stop: one behind the last position; no key from here on is seen.
         contiguous: whether the positions have no gaps.
         whole: whether the queries are all the keys there are: plain causal attention.
+        attended: calls of the engine's attention function so far; 0 at the end tells of a model
+            that does not call it.
+        windows: the sliding windows that these calls asked for, in tokens.
     """
 
     def __init__(self, positions: Sequence[int], first_key: int = 0) -> None:
@@ -56,6 +59,8 @@ class ForwardPass:
         self.stop = positions[-1] + 1
         self.contiguous = self.stop - positions[0] == len(positions)
         self.whole = self.contiguous and positions[0] == first_key
+        self.attended = 0
+        self.windows: set[int] = set()
         self._indices: dict[torch.device, Tensor] = {}
         self._blocks: dict[int, list[Block]] = {}
         self._masks: dict[tuple[Block, int | None, int, torch.dtype, torch.device], Tensor] = {}
@@ -101,6 +106,14 @@ class ForwardPass:
         return [
             Block(a, b, positions[a], positions[b - 1]) for a, b in zip(starts, stops, strict=True)
         ]
+
+    def full_mask(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return the mask of all queries at once, [1, 1, S, keys]; see `mask`.
+
+        For models that do not call the engine's attention function but add a mask they are given.
+        """
+        block = Block(0, len(self), self.positions[0], self.stop - 1)
+        return self.mask(block, None, 1, dtype, device)[None, None]
 
     def key_span(self, block: Block, window: int | None) -> tuple[int, int]:
         """Return the positions [start, stop) of the keys that any query of the block sees."""

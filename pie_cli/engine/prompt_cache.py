@@ -11,6 +11,7 @@ from pie_cli.engine.model import CausalModel
 from pie_cli.engine.plan import Plan, make_plan
 from pie_cli.engine.refresh import RefreshStep, refresh
 from pie_cli.engine.rope import ModelRotation
+from pie_cli.engine.stash import Stash
 from pie_cli.spans import Alignment
 
 
@@ -60,6 +61,16 @@ class PromptCache(Protocol):
         self, token_ids: Sequence[int], logits: Tensor, options: DecodeOptions, draft: Sequence[int]
     ) -> Line:
         """Predict the line behind a prompt just refreshed; see `engine.decode.decode_after`."""
+        ...
+
+    def keep_in(
+        self,
+        stash: Stash,
+        token_ids: Sequence[int],
+        exact_until: int,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Copy the prompt's exact tokens to a stash, where this cache can take them back."""
         ...
 
     def clone(self) -> "PromptCache":
@@ -116,6 +127,16 @@ class EditedCache:
     ) -> Line:
         """Predict the line behind a prompt just refreshed; see `engine.decode.decode_after`."""
         return decode_after(self._model, self.slots, len(token_ids), logits, options, draft)
+
+    def keep_in(
+        self,
+        stash: Stash,
+        token_ids: Sequence[int],
+        exact_until: int,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Copy the prompt's exact tokens to a stash; see `engine.stash`."""
+        stash.keep(self.slots, token_ids, exact_until, should_stop)
 
     def clone(self) -> "EditedCache":
         """Copy the slots."""

@@ -49,12 +49,15 @@ def patch_file(
 
 
 def test_a_patch_prints_one_document_of_the_contract(complete, folder):
-    result = document(complete("area.py", "--edit", patch_file(folder), "--json"))
+    options = ("--edit", patch_file(folder), "--json", "--at", "end")
+    result = document(complete("area.py", *options))
     assert result["schema"] == "pie/1"
     assert result["path"] == "area.py"
     assert result["strategy"] == DEFAULT_STRATEGY
     assert result["at"] == {"line": 50, "column": 1}
     assert result["lines"] == {"added": 1, "removed": 0}
+    assert (result["form"], result["context"]) == ("plain", [])
+    assert (result["window_dropped"], result["window_dropped_below"]) == (0, 0)
     tokens = result["tokens"]
     assert tokens["reused"] + tokens["encoded"] == tokens["total"]
     assert 0 < tokens["shifted"] <= tokens["reused"]
@@ -71,6 +74,48 @@ def test_a_patch_prints_one_document_of_the_contract(complete, folder):
     assert comparison["agrees"] == (comparison["prediction"] == result["prediction"])
     assert set(comparison["timings_ms"]) == set(timings)
     assert set(comparison["speedup"]) == {"first_token", "line"}
+
+
+def test_a_patch_is_predicted_below_where_the_model_fills_in(complete, folder):
+    """The tiny model knows the suffix first: an edit just above the hole is an append."""
+    result = document(complete("--edit", patch_file(folder), "--json"))
+    assert result["at"] == {"line": 4, "column": 1}
+    assert result["form"] == "suffix-prefix-middle"
+    assert result["exact"]
+    assert result["comparison"]["agrees"]
+    assert result["tokens"]["encoded"] < 0.1 * result["tokens"]["total"]
+    asked = document(complete("--edit", patch_file(folder), "--json", "--at", "edit"))
+    assert asked["at"] == result["at"]
+
+
+def test_the_hunk_is_that_of_the_patch(complete, folder):
+    """Of equal lines a diff of the texts would take the last ones for the new ones."""
+    before = "a = 1\n" * 3 + "b = 2\n"
+    (folder / "area.py").write_text(before)
+    stdin = (
+        "--- a/area.py\n+++ b/area.py\n@@ -1,4 +1,5 @@\n a = 1\n+a = 1\n a = 1\n a = 1\n b = 2\n"
+    )
+    assert document(complete("--edit", "-", "--json", stdin=stdin))["at"]["line"] == 3
+    (folder / "area.py").write_text("a = 1\n" + before)
+    applied = document(complete("--edit", "-", "--applied", "--json", stdin=stdin))
+    assert applied["at"]["line"] == 3
+
+
+def test_a_pure_deletion_is_predicted_in_its_gap(complete, folder):
+    after = SOURCE.replace("    return size\n", "", 1)
+    patch = patch_file(folder, BEFORE, after)
+    result = document(complete("--edit", patch, "--json"))
+    assert result["at"] == {"line": 3, "column": 1}
+    assert result["lines"] == {"added": 0, "removed": 1}
+
+
+def test_a_column_completes_its_line(complete, folder):
+    """What is typed of the line is neither repeated nor lost, and no further line begins."""
+    result = document(complete("area.py", "--json", "--at", "2:11"))
+    assert result["at"] == {"line": 2, "column": 11}
+    assert "\n" not in result["prediction"]
+    shown = complete("area.py", "--at", "2:11").stdout
+    assert shown.count("    size =") >= 1
 
 
 def test_a_patch_on_stdin_that_is_applied_already_gives_the_same(complete, folder):
@@ -221,6 +266,8 @@ def test_comparison_none_is_null(complete, folder):
         (["latin.py"], None, ExitCode.INPUT, "is not UTF-8"),
         (["area.py", "--at", "999"], None, ExitCode.INPUT, "line 999 is outside the file"),
         (["area.py", "--at", "0"], None, ExitCode.INPUT, "is not a spot"),
+        (["area.py", "--at", "3:0"], None, ExitCode.INPUT, "is not a spot"),
+        (["area.py", "--at", "2:99"], None, ExitCode.INPUT, "column 99 is outside line 2, which"),
         (["area.py", "--strategy", "best"], None, ExitCode.INPUT, "unknown strategy"),
         (["area.py", "--device", "tpu"], None, ExitCode.DEVICE, "unknown device"),
         (["area.py", "--device", "cuda:99"], None, ExitCode.DEVICE, "there is no device"),

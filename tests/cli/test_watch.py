@@ -6,44 +6,48 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pie_cli.cli.documents import start_document
+from pie_cli.cli.context import Context
+from pie_cli.cli.documents import Beginning, start_document
 from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
 from pie_cli.cli.saves import FailedSave, Save, Saves, Taken
-from pie_cli.cli.tally import Summary, Tally
-from pie_cli.cli.watch import Follower, reader_is_gone, watch_file
+from pie_cli.cli.tally import Tally
+from pie_cli.cli.watch import Follower, reader_is_gone
 from pie_cli.config import Settings
 from pie_cli.errors import ExitCode, InputError
-from pie_cli.session import Comparison, EditableModel, EditSession, Prediction
+from pie_cli.session import EditableModel, EditSession, Prediction
+from pie_cli.sessions import Dropped, SessionPool
+from tests.cli.helpers import LONGEST_S, Recorder, watched
 from tests.conftest import SOURCE, WINDOW
 
-LONGEST_S = 60
-
-
 # --- the queue of saves --------------------------------------------------------------------------
+
+
+X = Path("x.py")
 
 
 def pumped(*states: str | InputError, known: str = "a") -> Saves:
     """Return saves that looked at the file once for each state, and have not ended."""
     remaining = iter(states)
 
-    def read(_: Path) -> str:
+    def read(path: Path, named: bool) -> str:
+        assert (path, named) == (X, True)
         state = next(remaining)
         if isinstance(state, InputError):
             raise state
         return state
 
-    saves = Saves(Path("x.py"), (), known, threading.Event(), read)
+    saves = Saves((), {X: known}, threading.Event(), read=read)
     for _ in states:
-        saves._look()
+        saves._look(X)
     return saves
 
 
@@ -51,13 +55,15 @@ def test_the_newest_save_wins_and_the_others_are_named() -> None:
     saves = pumped("b", "c", "d")
     assert saves.newer_than(2)
     assert not saves.newer_than(3)
-    assert saves.take(0) == Taken(Save(3, "d"), superseded=(1, 2))
+    taken = saves.take(0)
+    assert taken.newest == Save(3, X, "d")
+    assert taken.superseded == (Save(1, X, "b"), Save(2, X, "c"))
     assert saves.take(0) == Taken()
 
 
 def test_an_unchanged_text_is_no_save() -> None:
     saves = pumped("a", "b", "b", "a", "a")
-    assert saves.take(0) == Taken(Save(2, "a"), superseded=(1,))
+    assert saves.take(0) == Taken((Save(1, X, "b"), Save(2, X, "a")))
 
 
 def test_a_failure_that_lasts_is_one_and_does_not_overtake() -> None:
@@ -65,9 +71,9 @@ def test_a_failure_that_lasts_is_one_and_does_not_overtake() -> None:
     saves = pumped(missing, missing, InputError("x.py is binary"))
     taken = saves.take(0)
     assert taken.newest is None
-    assert [(failed.save_id, failed.error.cause) for failed in taken.failed] == [
-        (1, "there is no file x.py"),
-        (2, "x.py is binary"),
+    assert [(failed.save_id, failed.path, failed.error.cause) for failed in taken.failed] == [
+        (1, X, "there is no file x.py"),
+        (2, X, "x.py is binary"),
     ]
     assert not saves.newer_than(0)
 
@@ -75,18 +81,18 @@ def test_a_failure_that_lasts_is_one_and_does_not_overtake() -> None:
 def test_behind_a_failure_the_same_text_says_that_all_is_well() -> None:
     missing = InputError("there is no file x.py")
     taken = pumped(missing, "a", missing).take(0)
-    assert taken.newest == Save(2, "a")
+    assert taken.newest == Save(2, X, "a")
     assert [failed.save_id for failed in taken.failed] == [1, 3]
 
 
 def test_the_end_stops_and_a_failed_watch_raises() -> None:
-    def broken() -> Iterator[None]:
+    def broken() -> Iterator[list[Path]]:
         raise InputError("the folder cannot be read")
         yield
 
     for changes, raises in (((), False), (broken(), True)):
         stop = threading.Event()
-        saves = Saves(Path("x.py"), changes, "a", stop)
+        saves = Saves(changes, {X: "a"}, stop)
         with saves:
             if raises:
                 with pytest.raises(InputError, match="the folder"):
@@ -140,44 +146,6 @@ def test_other_threads_leave_the_signals_alone() -> None:
 # --- answering -----------------------------------------------------------------------------------
 
 
-class Recorder:
-    """A report that keeps the events' names and ids, and may act on them."""
-
-    def __init__(self, on: Callable[[str], None] = lambda event: None) -> None:
-        self.events: list[tuple[Any, ...]] = []
-        self.on = on
-        self.summary: Summary | None = None
-        self.predictions: list[Prediction] = []
-
-    def _note(self, *event: Any) -> None:
-        self.events.append(event)
-        self.on(" ".join(str(part) for part in event))
-
-    def started(self, session: EditSession, load_ms: float) -> None:
-        self._note("start")
-
-    def predicted(self, session: EditSession, save: Save, prediction: Prediction) -> None:
-        assert session.text == save.text
-        self.predictions.append(prediction)
-        self._note("prediction", save.save_id)
-
-    def compared(self, comparison: Comparison) -> None:
-        self._note("comparison")
-
-    def given_up(self) -> None:
-        self._note("given up")
-
-    def superseded(self, save_ids: Sequence[int]) -> None:
-        self._note("superseded", *save_ids)
-
-    def failed(self, failed: FailedSave) -> None:
-        self._note("error", failed.save_id)
-
-    def stopped(self, summary: Summary) -> None:
-        self.summary = summary
-        self._note("stop")
-
-
 class PlayedSaves:
     """Saves that come as scripted; `overtaken_after[id]` looks later a newer one is there."""
 
@@ -193,6 +161,9 @@ class PlayedSaves:
     def newer_than(self, save_id: int) -> bool:
         return self.looks.get(save_id, 1) <= 0
 
+    def moved_on(self, save_id: int, path: Path) -> bool:
+        return False
+
     def overtaken(self, save_id: int) -> bool:
         if save_id in self.looks:
             self.looks[save_id] -= 1
@@ -203,13 +174,32 @@ def followed(
     model: EditableModel, saves: PlayedSaves, **settings: Any
 ) -> tuple[Recorder, Tally, EditSession]:
     options = Settings(max_tokens=8, **settings)
-    session = EditSession(model, "area.py", options)
+    sessions = SessionPool(model, options, 1 << 30)
     recorder, tally = Recorder(), Tally(options.strategy, options.compare)
+    context = Context({}, keeps_saved=False, budget_tokens=0, show=str)
     with Interrupts() as interrupts:
-        follower = Follower(session, saves, recorder, tally, interrupts)  # type: ignore[arg-type]
-        follower.first(SOURCE, Renderer())
+        follower = Follower(
+            sessions,
+            saves,  # type: ignore[arg-type]
+            context,
+            recorder,
+            tally,
+            interrupts,
+            Renderer(),
+        )
+        follower.first(AREA, SOURCE)
         follower.follow()
-    return recorder, tally, session
+    return recorder, tally, sessions.session("area.py")
+
+
+AREA = Path("area.py")
+
+
+def saved(*saves: tuple[int, str] | FailedSave) -> Taken:
+    """Return what comes in when a file is saved again and again."""
+    return Taken(
+        tuple(one if isinstance(one, FailedSave) else Save(one[0], AREA, one[1]) for one in saves)
+    )
 
 
 FIRST = "import math\n" + SOURCE
@@ -217,7 +207,7 @@ SECOND = FIRST.replace("size", "extent")
 
 
 def test_each_save_is_answered_and_compared(tiny_model: EditableModel) -> None:
-    saves = PlayedSaves(Taken(Save(1, FIRST)), Taken(), Taken(Save(2, SECOND)))
+    saves = PlayedSaves(saved((1, FIRST)), Taken(), saved((2, SECOND)))
     recorder, tally, _ = followed(tiny_model, saves)
     assert recorder.events == [
         ("prediction", 0),
@@ -236,7 +226,7 @@ def test_each_save_is_answered_and_compared(tiny_model: EditableModel) -> None:
 def test_a_line_cut_short_by_a_newer_save_is_superseded_and_nothing_is_lost(
     tiny_model: EditableModel,
 ) -> None:
-    saves = PlayedSaves(Taken(Save(1, FIRST)), Taken(Save(2, SECOND)), overtaken_after={1: 1})
+    saves = PlayedSaves(saved((1, FIRST)), saved((2, SECOND)), overtaken_after={1: 1})
     recorder, tally, session = followed(tiny_model, saves)
     assert recorder.events == [
         ("prediction", 0),
@@ -249,16 +239,16 @@ def test_a_line_cut_short_by_a_newer_save_is_superseded_and_nothing_is_lost(
 
 
 def test_a_comparison_gives_way_to_a_newer_save(tiny_model: EditableModel) -> None:
-    options = {"chunk_tokens": 64, "strategy": "full"}
+    options = {"chunk_tokens": 64, "strategy": "full", "at": "end"}
     # More looks than a line has passes: the comparison's second chunk is not begun.
-    saves = PlayedSaves(Taken(Save(1, FIRST)), Taken(Save(2, SECOND)), overtaken_after={1: 9})
+    saves = PlayedSaves(saved((1, FIRST)), saved((2, SECOND)), overtaken_after={1: 9})
     recorder, tally, _ = followed(tiny_model, saves, **options)
     assert recorder.events[1:4] == [("prediction", 1), ("given up",), ("prediction", 2)]
     assert len(tally.comparisons) == 1
 
 
 def test_without_comparison_none_is_given_up(tiny_model: EditableModel) -> None:
-    recorder, tally, _ = followed(tiny_model, PlayedSaves(Taken(Save(1, FIRST))), compare="none")
+    recorder, tally, _ = followed(tiny_model, PlayedSaves(saved((1, FIRST))), compare="none")
     assert recorder.events == [("prediction", 0), ("prediction", 1)]
     assert tally.summary().agreement_pct is None
 
@@ -274,9 +264,9 @@ def test_failures_are_reported_and_the_next_save_is_answered(
         return update(session, text, *rest, **named)
 
     monkeypatch.setattr(EditSession, "update", refusing)
-    gone = FailedSave(1, InputError("there is no file"))
+    gone = FailedSave(1, AREA, InputError("there is no file"))
     saves = PlayedSaves(
-        Taken(failed=(gone,)), Taken(Save(4, "refused"), superseded=(2, 3)), Taken(Save(5, FIRST))
+        saved(gone), saved((2, FIRST), (3, SECOND), (4, "refused")), saved((5, FIRST))
     )
     recorder, tally, _ = followed(tiny_model, saves, compare="none")
     assert recorder.events == [
@@ -291,7 +281,7 @@ def test_failures_are_reported_and_the_next_save_is_answered(
 
 def test_a_spot_survives_that_the_file_shrinks(tiny_model: EditableModel) -> None:
     line = SOURCE.count("\n")
-    saves = PlayedSaves(Taken(Save(1, "a = 1\n")), Taken(Save(2, "")), Taken(Save(3, SOURCE)))
+    saves = PlayedSaves(saved((1, "a = 1\n")), saved((2, "")), saved((3, SOURCE)))
     recorder, tally, _ = followed(tiny_model, saves, at=str(line))
     assert tally.errors == 0
     assert [prediction.at.line for prediction in recorder.predictions] == [line, 2, 1, line + 1]
@@ -310,18 +300,6 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(tiny_checkpoint: Path) -> Settings:
     return Settings(str(tiny_checkpoint), "cpu", max_tokens=8, chunk_tokens=64)
-
-
-def watched(path: Path, settings: Settings, report: Report, stop: threading.Event) -> None:
-    """Watch, with an end in any case."""
-    timer = threading.Timer(LONGEST_S, stop.set)
-    timer.start()
-    try:
-        with Interrupts() as interrupts:
-            watch_file(path, settings, report, Renderer(), interrupts, stop)
-    finally:
-        timer.cancel()
-        timer.join()
 
 
 def test_real_saves_of_all_kinds_are_answered(file: Path, settings: Settings) -> None:
@@ -346,7 +324,7 @@ def test_real_saves_of_all_kinds_are_answered(file: Path, settings: Settings) ->
             steps.pop(event)()
 
     recorder = Recorder(act)
-    watched(file, settings, recorder, stop)
+    watched([file], settings, recorder, stop)
     assert not steps
     assert recorder.summary
     assert (recorder.summary.saves, recorder.summary.errors) == (3, 3)
@@ -364,7 +342,7 @@ def test_a_signal_ends_with_a_summary_at_any_moment(
             file.write_text(FIRST)
 
     recorder = Recorder(act)
-    watched(file, settings, recorder, threading.Event())
+    watched([file], settings, recorder, threading.Event())
     assert [" ".join(map(str, event)) for event in recorder.events][-2:] == [moment, "stop"]
 
 
@@ -374,28 +352,29 @@ def test_a_signal_ends_the_first_encoding(
     open_session = EditSession.open
 
     def interrupted(
-        session: EditSession, text: str, on_progress: Callable[[int, int], None]
+        session: EditSession, text: str, on_progress: Callable[[int, int], None], *rest: Any
     ) -> Any:
         def report(done: int, total: int) -> None:
             assert done < total
             signal.raise_signal(signal.SIGTERM)
             on_progress(done, total)
 
-        return open_session(session, text, report)
+        return open_session(session, text, report, *rest)
 
     monkeypatch.setattr(EditSession, "open", interrupted)
     recorder = Recorder()
-    watched(file, settings, recorder, threading.Event())
+    watched([file], settings, recorder, threading.Event())
     assert recorder.events == [("start",), ("stop",)]
 
 
 def test_what_cannot_be_watched_is_refused_before_a_model_is_loaded(
     tmp_path: Path, file: Path
 ) -> None:
-    for path, at in ((tmp_path / "none.py", "end"), (tmp_path, "end"), (file, "999")):
+    os.mkfifo(tmp_path / "pipe")
+    for path, at in ((tmp_path / "none.py", "end"), (tmp_path / "pipe", "end"), (file, "999")):
         recorder = Recorder()
         with pytest.raises(InputError):
-            watched(path, Settings("no/such-model", at=at), recorder, threading.Event())
+            watched([path], Settings("no/such-model", at=at), recorder, threading.Event())
         assert recorder.events == []
 
 
@@ -404,18 +383,21 @@ def test_what_cannot_be_watched_is_refused_before_a_model_is_loaded(
 
 def told(report: Report, model: EditableModel) -> None:
     """Tell a report of every kind of event."""
-    session = EditSession(model, "area.py", Settings(max_tokens=8))
+    sessions = SessionPool(model, Settings(max_tokens=8), 1 << 30)
+    session = sessions.session("area.py")
     tally = Tally("pie", "full")
-    report.started(session, 12.0)
-    report.predicted(session, Save(0, SOURCE), session.open(SOURCE))
+    report.started(Beginning(("area.py",), ("b.py",), sessions, 0, 12.0))
+    report.predicted(session, Save(0, AREA, SOURCE), session.open(SOURCE))
     prediction = session.update(FIRST)
-    report.predicted(session, Save(1, FIRST), prediction)
+    report.predicted(session, Save(1, AREA, FIRST), prediction)
     comparison = session.compare()
     assert comparison
     report.compared(comparison)
     report.given_up()
-    report.superseded((2, 3))
-    report.failed(FailedSave(4, InputError("a\x1b[31mb is binary", "mend it")))
+    report.superseded((Save(2, AREA, ""), Save(3, Path("b.py"), "")))
+    report.failed(FailedSave(4, AREA, InputError("a\x1b[31mb is binary", "mend it")))
+    report.dropped((Dropped("b.py", 1_000),), 2_000)
+    report.noted(InputError("too many folders", "name one"))
     tally.saves, tally.superseded, tally.errors = 4, 2, 1
     tally.predictions.append(prediction)
     tally.comparisons.append(comparison)
@@ -451,7 +433,17 @@ def test_json_is_one_document_a_line_with_event_and_id(
         ("superseded", 2),
         ("superseded", 3),
         ("error", 4),
+        ("dropped", 4),
+        ("note", 4),
         ("stop", 4),
+    ]
+    assert [document.get("path") for document in documents] == [
+        *["area.py"] * 5,
+        "b.py",
+        "area.py",
+        "b.py",
+        None,
+        None,
     ]
     stop = documents[-1]
     assert (stop["saves"], stop["superseded"], stop["errors"]) == (4, 2, 1)
@@ -462,8 +454,9 @@ def test_json_is_one_document_a_line_with_event_and_id(
 def test_the_window_told_is_the_one_there_is(
     tiny_model: EditableModel, asked: int | None, told: int
 ) -> None:
-    session = EditSession(tiny_model, "area.py", Settings(context_tokens=asked))
-    assert start_document(session, 1.0)["window_tokens"] == told
+    sessions = SessionPool(tiny_model, Settings(context_tokens=asked), 1)
+    beginning = Beginning(("area.py",), (), sessions, 0, 1.0)
+    assert start_document(beginning)["window_tokens"] == told
 
 
 def test_a_watch_without_saves_sums_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,3 +230,10 @@ def test_real_edits_keep_nearly_what_a_longest_common_subsequence_keeps() -> Non
         ends = hunks._ends(hunks._trim(old_ids, new_ids), len(old_ids))
         best += sum(run.length for run in [*runs, *ends] if run.length >= MIN_RUN)
     assert kept > 0.99 * best
+
+
+@given(st.text(alphabet="ab\n", max_size=24), st.text(alphabet="ab\n", max_size=24))
+def test_taking_equal_ends_off_first_changes_no_hunk(old: str, new: str) -> None:
+    """They are compared as text, in C; the lines' own comparison is the reference."""
+    expected = [] if old == new else hunks._diff_lines(old, new)
+    assert diff_lines(old, new) == expected

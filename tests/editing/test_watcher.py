@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from watchdog.observers.polling import PollingObserver
 from pie_cli.editing.watcher import (
     MAX_WAIT_MS,
     FileEvent,
+    Shortfall,
     WatchdogSource,
     Watcher,
     names_on_the_way,
@@ -37,9 +38,15 @@ class Script:
         self.renewed: list[set[Path]] = []
         self.closed = 0
 
-    def follow(self, folders: Mapping[Path, bool], renew: Callable[[Path], bool]) -> None:
+    def follow(
+        self,
+        folders: Mapping[Path, bool],
+        renew: Callable[[Path], bool],
+        spare: Collection[Path] = (),
+    ) -> Shortfall | None:
         self.renewed.append({folder for folder in folders if renew(folder)})
         self.folders.append(dict(folders))
+        return None
 
     def next(self, timeout_s: float) -> FileEvent | None:
         if self.events:

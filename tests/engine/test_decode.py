@@ -1,13 +1,13 @@
 """Decoding a line: the same with and without a draft, through the first line with content."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from pie_cli.engine.decode import DecodeOptions, Line, decode_after, decode_line
+from pie_cli.engine.decode import DecodeOptions, Line, Owed, decode_after, decode_line
 from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.plan import make_plan
 from pie_cli.engine.rope import ModelRotation
@@ -220,3 +220,84 @@ def test_logits_and_draft_must_fit(model: LlamaForCausalLM) -> None:
             DecodeOptions(words),
             (1, 2),
         )
+
+
+class TestOwed:
+    """Text taken back from the prompt's end is spelled first, once, and is no part of the line."""
+
+    # Token 10 * i + j spells a letter and up to two more of its like, so that several spell a text.
+    TEXTS: ClassVar[dict[int, str]] = {
+        token_id: "abcdefghij"[token_id % 10] * (1 + token_id // 10 % 3)
+        for token_id in range(VOCABULARY)
+    }
+
+    def owed(self, text: str) -> Owed:
+        def allowed(left: bytes) -> list[int]:
+            return [
+                token_id
+                for token_id, piece in self.TEXTS.items()
+                if piece.encode().startswith(left) or left.startswith(piece.encode())
+            ]
+
+        return Owed(text, 2, allowed, lambda token_id: self.TEXTS[token_id].encode())
+
+    def options(self, text: str, **further: object) -> dict[str, object]:
+        return {"detokenize": spelled(self.TEXTS), "owed": self.owed(text), **further}
+
+    def test_it_is_spelled_first_and_left_out_of_the_text(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        line, cache = predict(model, rotation, **self.options("ghg"))
+        whole = "".join(self.TEXTS[token_id] for token_id in line.token_ids)
+        assert whole == "ghg" + line.text
+        assert line.text
+        assert len(line.token_ids) == 12 + 2
+        cache.check_integrity()
+
+    def test_each_token_is_the_best_of_those_that_spell_it(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        """Full recompute by the stock model, one token at a time, is the reference."""
+        line, _ = predict(model, rotation, strategy="full", **self.options("gghh", max_tokens=4))
+        token_ids, left = alignment_of(OLD, EDITS["insert"])[1], b"gghh"
+        for token_id in line.token_ids:
+            logits = stock_logits(model, token_ids)[-1]
+            allowed = self.owed("").allowed(left) if left else list(range(VOCABULARY))
+            assert token_id == max(allowed, key=lambda candidate: float(logits[candidate]))
+            left = left[len(self.TEXTS[token_id]) :]
+            token_ids = [*token_ids, token_id]
+
+    @pytest.mark.parametrize("agreed", [0, 1, 2, 5])
+    def test_a_draft_changes_passes_but_not_the_line(
+        self, model: LlamaForCausalLM, rotation: ModelRotation, agreed: int
+    ) -> None:
+        options = self.options("ghgh")
+        plain, _ = predict(model, rotation, **options)
+        wrong = next(i for i in range(VOCABULARY) if i % 10 == 0 and i != plain.token_ids[agreed])
+        draft = [*plain.token_ids[:agreed], wrong, wrong]
+        line, cache = predict(model, rotation, draft, **options)
+        assert (line.token_ids, line.text) == (plain.token_ids, plain.text)
+        assert line.passes == plain.passes - agreed
+        cache.check_integrity()
+
+    def test_the_text_does_not_end_before_it_is_spelled(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        line, _ = predict(model, rotation, **self.options("ghgh", eos_ids=frozenset(range(90, 96))))
+        assert "".join(self.TEXTS[i] for i in line.token_ids).startswith("ghgh")
+
+    def test_half_spelled_it_is_no_text(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        line, _ = predict(model, rotation, **self.options("ghghghgh", max_tokens=1))
+        assert (line.text, line.stopped_by) == ("", "max_tokens")
+
+
+def test_the_rest_of_a_line_ends_at_the_first_newline(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+) -> None:
+    """The control: at a line's beginning a blank line comes before the content."""
+    detokenize = spelled({plain.token_ids[0]: "\n"})
+    rest, _ = predict(model, rotation, detokenize=detokenize, rest_of_line=True)
+    assert (rest.text, rest.stopped_by, rest.passes) == ("", "newline", 1)
+    assert predict(model, rotation, detokenize=detokenize)[0].text.startswith("\n<")
