@@ -26,6 +26,7 @@ _N_TOKENS = 24
 _KEPT = 12
 # Windows up to this size are crossed when a cache is tried; each trial costs such a prompt.
 _TRIED_WINDOW = 1_024
+_MAX_TRIAL = _N_TOKENS + _TRIED_WINDOW
 
 # Largest relative error of logits, by dtype; a cache that lost or mixed up tokens has 0.1 and more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -158,7 +159,7 @@ def find_ability(model: CausalModel) -> StockAbility:
         longest = window(model)
         windows = [reach for reach in reaches(model) if longest is None or reach < longest]
         short = [reach for reach in windows if reach <= _TRIED_WINDOW]
-        length = _N_TOKENS + max(short, default=0)
+        length = min(_N_TOKENS + max(short, default=0), longest or _MAX_TRIAL)
         generator = torch.Generator().manual_seed(1)
         ids = torch.randint(vocabulary(model), (length + _KEPT,), generator=generator).tolist()
         trials = _Trials(model, ids[:length], ids[: length - _KEPT] + ids[length:])
