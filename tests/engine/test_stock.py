@@ -65,7 +65,7 @@ def greedy(model: Any, token_ids: Sequence[int], count: int = 4) -> tuple[int, .
     """Decode by the stock model without any cache."""
     found: list[int] = []
     for _ in range(count):
-        found.append(int(whole_logits(model, [*token_ids, *found])[-1].argmax()))
+        found.append(int(whole_logits(model, [*token_ids, *found], 1)[-1].argmax()))
     return tuple(found)
 
 
