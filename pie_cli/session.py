@@ -114,10 +114,12 @@ def prepare(loaded: LoadedModel) -> EditableModel:
 
     Raises:
         ModelError: when the model gives no predictions by any strategy.
+        CacheCapacityError: when the device's memory does not suffice.
     """
     name = loaded.model.name_or_path
     try:
-        verdict = judge(loaded.model, Path(name) if name else None)
+        with _memory_sufficing():
+            verdict = judge(loaded.model, Path(name) if name else None)
     except UnusableModel as error:
         raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
     tokenizer = TextTokenizer(loaded.tokenizer)

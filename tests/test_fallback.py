@@ -55,7 +55,7 @@ def first_token(model: EditableModel, session: EditSession) -> int:
     """Return the stock model's choice behind the session's prompt, computed from scratch."""
     state = session._state
     assert state is not None
-    return int(whole_logits(model.loaded.model, state.prompt.token_ids)[-1].argmax())
+    return int(whole_logits(model.loaded.model, state.prompt.token_ids, 1)[-1].argmax())
 
 
 @pytest.mark.parametrize("strategy", ["pie", "full"])

@@ -53,7 +53,7 @@ def encode(
     }
     if takes_mask(model):
         inputs["attention_mask"] = this.full_mask(model.dtype, model.device)
-    keeps = _keeps_logits(type(model))
+    keeps = keeps_logits(type(model))
     if keeps:
         inputs["logits_to_keep"] = _rows_wanted(logits_at, len(token_ids), model.device)
     with attending(this):
@@ -73,7 +73,8 @@ def _rows_wanted(logits_at: Sequence[int], rows: int, device: torch.device) -> i
 
 
 @memo
-def _keeps_logits(model_type: type[CausalModel]) -> bool:
+def keeps_logits(model_type: type[CausalModel]) -> bool:
+    """Whether a model can be asked for the logits of some rows only."""
     return "logits_to_keep" in inspect.signature(model_type.forward).parameters
 
 

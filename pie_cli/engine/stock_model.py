@@ -13,6 +13,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from pie_cli.engine.attention import NAME, implementation, stock_attention
 from pie_cli.engine.clock import stamp
 from pie_cli.engine.decode import DecodeOptions, Line, StoppedBy, line_text, take
+from pie_cli.engine.forward import keeps_logits
 from pie_cli.engine.key_fit import relative_error, tolerance_of
 from pie_cli.engine.kv_cache import stock_cache
 from pie_cli.engine.model import CausalModel, reaches, text_config, vocabulary, window
@@ -26,6 +27,7 @@ _N_TOKENS = 24
 _KEPT = 12
 # Windows up to this size are crossed when a cache is tried; each trial costs such a prompt.
 _TRIED_WINDOW = 1_024
+_MAX_TRIAL = _N_TOKENS + _TRIED_WINDOW
 
 # Largest relative error of logits, by dtype; a cache that lost or mixed up tokens has 0.1 and more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -96,11 +98,11 @@ class StockState:
         """Append tokens; return the logits behind the last `rows`, float32 [rows, vocabulary]."""
         if not self._ability.steps:
             self._token_ids += token_ids
-            return whole_logits(self._model, self._token_ids)[-rows:]
+            return whole_logits(self._model, self._token_ids, rows)
         if self._token_ids and len(token_ids) > 1 and not self._ability.appends:
             return torch.cat([self.run([token_id], 1) for token_id in token_ids])[-rows:]
         self._token_ids += token_ids
-        inputs = {"input_ids": torch.tensor([list(token_ids)], device=self._model.device)}
+        inputs = _inputs(self._model, token_ids, rows)
         if self._cache is not None:
             inputs[self._name] = self._cache
         with as_stock(self._model):
@@ -135,13 +137,19 @@ def as_stock(model: CausalModel) -> AbstractContextManager[None]:
 
 
 @torch.inference_mode()
-def whole_logits(model: CausalModel, token_ids: Sequence[int]) -> Tensor:
-    """Run a whole sequence without a cache; float32 [S, vocabulary]."""
+def whole_logits(model: CausalModel, token_ids: Sequence[int], rows: int) -> Tensor:
+    """Run a whole sequence without a cache; float32 [rows, vocabulary], of its last rows."""
     with as_stock(model):
-        logits: Tensor = model(
-            input_ids=torch.tensor([list(token_ids)], device=model.device), use_cache=False
-        ).logits[0]
-    return logits.float()
+        logits: Tensor = model(**_inputs(model, token_ids, rows), use_cache=False).logits
+    return logits[0, -rows:].float()
+
+
+def _inputs(model: CausalModel, token_ids: Sequence[int], rows: int) -> dict[str, Any]:
+    """Return a model's inputs; the LM head runs for the last rows only, where it can."""
+    inputs: dict[str, Any] = {"input_ids": torch.tensor([list(token_ids)], device=model.device)}
+    if keeps_logits(type(model)):
+        inputs["logits_to_keep"] = rows
+    return inputs
 
 
 def find_ability(model: CausalModel) -> StockAbility:
@@ -158,7 +166,7 @@ def find_ability(model: CausalModel) -> StockAbility:
         longest = window(model)
         windows = [reach for reach in reaches(model) if longest is None or reach < longest]
         short = [reach for reach in windows if reach <= _TRIED_WINDOW]
-        length = _N_TOKENS + max(short, default=0)
+        length = min(_N_TOKENS + max(short, default=0), longest or _MAX_TRIAL)
         generator = torch.Generator().manual_seed(1)
         ids = torch.randint(vocabulary(model), (length + _KEPT,), generator=generator).tolist()
         trials = _Trials(model, ids[:length], ids[: length - _KEPT] + ids[length:])
@@ -184,7 +192,7 @@ class _Trials:
         self._model = model
         self._sequences = (one, other)
         try:
-            self._expected = whole_logits(model, other)
+            self._expected = whole_logits(model, other, _KEPT)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -214,7 +222,7 @@ class _Trials:
             # A copy must not share anything with what goes on from it.
             state.copy().run(one[split:], 1)
         found = state.run(other[split:-1], _KEPT - 1), state.run(other[-1:], 1)
-        return relative_error(torch.cat(found), expected[split:])
+        return relative_error(torch.cat(found), expected)
 
 
 def _tensors(held: Any) -> Iterator[Tensor]:

@@ -144,4 +144,4 @@ class ThresholdCache:
         Dynamic scaling only lets them grow: a prompt behind a longer one would be rotated by the
         longer one's.
         """
-        whole_logits(self._model, [0])
+        whole_logits(self._model, [0], 1)

@@ -197,7 +197,6 @@ FALLING_BACK: dict[str, tuple[str, dict[str, Any]]] = {
             "num_experts": 2,
             "mamba_d_state": 8,
             "mamba_dt_rank": 4,
-            "use_mamba_kernels": False,
         },
     ),
     "qwen3_next": (

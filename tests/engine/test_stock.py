@@ -47,7 +47,7 @@ def words(token_ids: Sequence[int]) -> str:
     return "".join(f"<{token_id}>" for token_id in token_ids)
 
 
-OPTIONS = DecodeOptions(words, max_tokens=6)
+OPTIONS = DecodeOptions(words, max_tokens=4)
 
 
 @cache
@@ -61,11 +61,11 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def greedy(model: Any, token_ids: Sequence[int], count: int = 6) -> tuple[int, ...]:
+def greedy(model: Any, token_ids: Sequence[int], count: int = 4) -> tuple[int, ...]:
     """Decode by the stock model without any cache."""
     found: list[int] = []
     for _ in range(count):
-        found.append(int(whole_logits(model, [*token_ids, *found])[-1].argmax()))
+        found.append(int(whole_logits(model, [*token_ids, *found], 1)[-1].argmax()))
     return tuple(found)
 
 
@@ -116,7 +116,7 @@ def test_the_line_is_that_of_generate(name: str) -> None:
         inputs,
         attention_mask=torch.ones_like(inputs),
         do_sample=False,
-        max_new_tokens=6,
+        max_new_tokens=4,
         pad_token_id=0,
         eos_token_id=None,
     )
@@ -173,8 +173,8 @@ def test_a_draft_saves_passes_where_the_cache_can_be_cropped() -> None:
     cache = StockCache(model, verdict.ability)
     lines = [line for _, line in saves(cache, [PROMPT, PROMPT])]
     assert lines[0].token_ids == lines[1].token_ids
-    assert (lines[0].passes, lines[1].passes) == (6, 1)
-    assert lines[1].accepted == 5
+    assert (lines[0].passes, lines[1].passes) == (4, 1)
+    assert lines[1].accepted == 3
 
 
 def test_a_clone_goes_its_own_way(name: str) -> None:
@@ -336,7 +336,7 @@ def following(request: pytest.FixtureRequest) -> tuple[Any, ThresholdCache, int]
     return model, ThresholdCache(model, edited, report.limit), report.limit
 
 
-def generated(model: Any, token_ids: Sequence[int], count: int = 6) -> tuple[int, ...]:
+def generated(model: Any, token_ids: Sequence[int], count: int = 4) -> tuple[int, ...]:
     """Generate by a model fresh from its config: some keep frequencies from longer prompts."""
     torch.manual_seed(0)
     config = copy.deepcopy(model.config)
