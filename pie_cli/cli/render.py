@@ -220,6 +220,8 @@ def _headline(path: str, prediction: Prediction) -> Text:
         f"+{prediction.lines_added} -{prediction.lines_removed} lines"
         if prediction.lines_added or prediction.lines_removed
         else "no edit"
+        if tokens.reused
+        else "opened"
     ]
     parts.append(f"{tokens.encoded:,} token{'s' * (tokens.encoded != 1)} encoded")
     if tokens.reused:

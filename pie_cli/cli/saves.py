@@ -235,11 +235,14 @@ class Saves:
 
     def _passed_over(self, path: Path, error: InputError) -> bool:
         """Deal with a file of a folder that is no failure: one that went, one that is no text."""
-        if not path.exists():
-            if self._known.pop(path, None) is not None:
-                self._put(Gone(path))
-            return True
-        return isinstance(error, NotText) and path not in self._known
+        if path.is_file():
+            return isinstance(error, NotText) and path not in self._known
+        # A folder that went takes its files along; named ones speak for themselves.
+        below = [known for known in self._known if path in known.parents]
+        for gone in {path, *below} & self._known.keys() - self._named:
+            del self._known[gone]
+            self._put(Gone(gone))
+        return True
 
     def _put(self, item: Item) -> None:
         """Queue an item, waiting for room; behind the end nobody takes any more."""

@@ -20,7 +20,7 @@ class Summary:
     """What became of the saves.
 
     Attributes:
-        saves: texts that were saved, the first text not counted.
+        saves: texts that were saved, the first text not counted, nor one that the end cut short.
         predictions: saves that were answered.
         opened: those of them that were the first of their file, which took encoding all of it.
         superseded: saves that a newer one overtook.

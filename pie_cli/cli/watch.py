@@ -262,7 +262,6 @@ class Follower:
         """Note every text, also of those saves that are not answered."""
         for item in taken.items:
             if isinstance(item, Save):
-                self._tally.saves += 1
                 self._context.saved(item.path, item.text)
                 if item.path not in self._only_context:
                     self._saved_last = (item.path, item.text)
@@ -294,6 +293,7 @@ class Follower:
                 self._compare(save, path)
         except PieError as error:
             # The session is as it was, or starts anew with the next text.
+            self._tally.saves += 1
             self._fail(FailedSave(save.save_id, save.path, error))
 
     def _predict(self, save: Save, path: Path, text: str, *, opens: bool) -> bool:
@@ -307,6 +307,7 @@ class Follower:
             if self._saves.newer_than(save.save_id):
                 self._supersede((save,))
             return False
+        self._tally.saves += 1
         if opens:
             self._tally.opened += 1
         else:
@@ -358,6 +359,7 @@ class Follower:
 
     def _supersede(self, saves: Sequence[Save]) -> None:
         if saves:
+            self._tally.saves += len(saves)
             self._tally.superseded += len(saves)
             self._report.superseded(saves)
 

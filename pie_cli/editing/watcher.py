@@ -183,8 +183,8 @@ class Watcher(Iterator[KeysView[Path]]):
     def __next__(self) -> KeysView[Path]:
         """Wait for the next change set: the paths as given, of which files may have changed.
 
-        Files of a tree are named by the tree's path and their own below it. The file that was
-        touched last comes last.
+        Files of a tree are named by the tree's path and their own below it, and so is a folder of
+        a tree that went away with all its files. What was touched last comes last.
         """
         touched: dict[Path, None] = {}
         while not touched:
@@ -255,7 +255,8 @@ class Watcher(Iterator[KeysView[Path]]):
         """Watch what is now at and below a folder.
 
         Returns:
-            Files below it that may have been saved unseen, or are gone.
+            Files below it that may have been saved unseen, or are gone; the folder itself where it
+            is gone, for all that anyone may know of what it held.
         """
         inside = _at_or_below(start)
         self._folders = {folder: one for folder, one in self._folders.items() if not inside(folder)}
@@ -269,7 +270,8 @@ class Watcher(Iterator[KeysView[Path]]):
                 touched.pop(file, None)
                 touched[file] = tree.given(file)
         self._seen |= touched
-        return list(touched.values())
+        gone = [] if _is_folder(start) else [tree.given(start)]
+        return [*gone, *touched.values()]
 
     def _take_up(self, tree: SourceTree, start: Path, renew: Callable[[Path], bool]) -> None:
         """Watch the folders at and below one, until all are: some may come while we look."""

@@ -157,7 +157,7 @@ def test_a_folder_that_goes_takes_its_files_and_watches_along(root: Path) -> Non
         renamed(root / "lib"),
         renamed(root / "moved"),
     )
-    assert changes == [[c], [c]], "moved, not saved: only what was reported may be gone"
+    assert changes == [[c], [root / "lib", c]], "moved, not saved: nothing of the new place"
     assert contents_of(script.folders[-1]) == {root, root / "moved", root / "moved/deep"}
 
 
