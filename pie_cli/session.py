@@ -34,6 +34,7 @@ from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.plan import Plan, make_plan, restoring
 from pie_cli.engine.prompt_cache import EditedCache, PromptCache
 from pie_cli.engine.refresh import RefreshStep, chunk_tokens_for
+from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.stash import Stash
 from pie_cli.engine.stock import StockCache
 from pie_cli.engine.stock_model import StockAbility
@@ -82,6 +83,20 @@ class EditableModel:
     refusal: str | None = None
     ability: StockAbility | None = None
     fim: FimFormat | None = None
+
+    @property
+    def rotation(self) -> ModelRotation:
+        """How the model rotates its keys.
+
+        Raises:
+            ModelError: when the gate refused the model.
+        """
+        if self.gate is None:
+            raise ModelError(
+                f"the cache of {self.loaded.name} is not edited: {self.refusal}",
+                "give a model whose cache can be edited; pie doctor --model NAME tells",
+            )
+        return self.gate.rotation
 
     @property
     def notice(self) -> str | None:

@@ -43,7 +43,12 @@ class StockCache:
         """Bytes of the tensors in the cache."""
         return self._state.memory_bytes if self._state is not None else 0
 
-    def plan(self, strategy: str, alignment: Alignment) -> Plan:
+    def plan(
+        self,
+        strategy: str,
+        alignment: Alignment,
+        refresh: Sequence[int] = (),  # noqa: ARG002 - nothing exact needs repair
+    ) -> Plan:
         """Return the plan of `full`, or of `prefix` where the cache can execute it."""
         kept = 0 if strategy == "full" else self._reusable(alignment)
         if not kept:

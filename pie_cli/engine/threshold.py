@@ -47,11 +47,11 @@ class ThresholdCache:
         """Bytes allocated."""
         return self._edited.memory_bytes + self._stock.memory_bytes
 
-    def plan(self, strategy: str, alignment: Alignment) -> Plan:
+    def plan(self, strategy: str, alignment: Alignment, refresh: Sequence[int] = ()) -> Plan:
         """Return the strategy's plan, or that of `full` beyond the limit and on the way back."""
         if max(self._length, alignment.old_length, alignment.new_length) > self._limit:
             return make_plan("full", alignment)
-        return self._edited.plan(strategy, alignment)
+        return self._edited.plan(strategy, alignment, refresh)
 
     def begin(self, length: int) -> None:
         """Forget what is cached."""

@@ -84,7 +84,7 @@ def deviating_positions(
         return ()
     first = _FirstLayers(LAYERS, slots.capacity, slots.limit)
     slots.copy_into(first)
-    first.splice(alignment.runs, length, ModelRotation(model.gate.rotation.layers[:LAYERS]))
+    first.splice(alignment.runs, length, ModelRotation(model.rotation.layers[:LAYERS]))
     layer = first.slot_layers[-1]
     keys, values = layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()
     _encode_first_layers(model.loaded.model, first, new_ids, start)

@@ -42,7 +42,7 @@ def run(
         Logits [1, vocabulary] after the short prompt; the stamps are those of the edit's own
         splice, so that the time up to the logits holds both.
     """
-    rotation = model.gate.rotation
+    rotation = model.rotation
     executed = execute(model.loaded.model, slots, plan, new_ids, rotation)
     if strategy.evict is None:
         return executed

@@ -173,7 +173,7 @@ class Laboratory:
     ) -> Executed:
         if strategy.evict is not None:
             return eviction.run(self.model, slots, strategy, plan, new_ids)
-        return execute(self.model.loaded.model, slots, plan, new_ids, self.model.gate.rotation)
+        return execute(self.model.loaded.model, slots, plan, new_ids, self.model.rotation)
 
     def _line(
         self, slots: SlotCache, logits: Tensor, first: int, draft: Sequence[int]

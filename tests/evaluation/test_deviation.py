@@ -9,6 +9,7 @@ from pie_cli.evaluation.deviation import LAYERS, deviating_positions
 from pie_cli.session import EditableModel
 from pie_cli.strategies import Budget
 from tests.conftest import SOURCE
+from tests.engine.helpers import valid
 from tests.evaluation.test_eviction import cached
 
 EDITED = SOURCE.replace("size = width * height + 3", "size = height")
