@@ -475,7 +475,8 @@ def test_the_default_repairs_behind_the_hunk_and_says_so(tiny_model: EditableMod
     text = SOURCE.replace("size = width * height + 3", "size = height")
     counts = {}
     for strategy in ("pie", "pie+seam:4", DEFAULT_STRATEGY):
-        session = EditSession(tiny_model, "area.py", Settings(strategy=strategy, compare="none"))
+        settings = Settings(strategy=strategy, compare="none", at="end")
+        session = EditSession(tiny_model, "area.py", settings)
         session.open(SOURCE)
         prediction = session.update(text)
         assert prediction.strategy == strategy

@@ -77,7 +77,7 @@ def test_strategies_encode_what_their_plans_say(records: list[Record]):
 
 def test_the_line_is_that_of_a_session(tiny_model: EditableModel, laboratory: Laboratory):
     one = case(1, at=9)
-    settings = Settings(max_tokens=12)
+    settings = Settings(max_tokens=12, at="end")
     for name in ("full", "prefix", "pie"):
         session = EditSession(tiny_model, one.path, replace(settings, strategy=name))
         session.prime(one.before)

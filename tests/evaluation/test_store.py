@@ -2,6 +2,8 @@
 
 import json
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -104,24 +106,25 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
         prepare_folder(tmp_path / "file" / "out", SETTINGS, resume=False)
 
 
-@pytest.fixture
-def full_disk():
-    """Let no file grow beyond some bytes, as on a full disk."""
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file grow beyond some bytes, as on a full disk; pytest's own output is such a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_keeps_what_was_computed(tmp_path: Path, full_disk):
+def test_a_full_disk_keeps_what_was_computed(tmp_path: Path):
     path = write(tmp_path, [record("a")])
     whole = path.read_bytes()
     file = ResultFile(tmp_path)
-    full_disk(len(whole) + 100)
-    with pytest.raises(InputError, match="cannot write") as caught:
+    with (
+        pytest.raises(InputError, match="cannot write") as caught,
+        full_disk(len(whole) + 100),
+    ):
         file.append([record("b")])
     file.close()
     assert "--resume" in caught.value.remedy
@@ -129,10 +132,9 @@ def test_a_full_disk_keeps_what_was_computed(tmp_path: Path, full_disk):
     assert read_records(tmp_path) == [record("a")]
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, full_disk):
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path):
     write_whole(tmp_path / "summary.json", "old")
-    full_disk(100)
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot write"), full_disk(100):
         write_whole(tmp_path / "summary.json", "new" * 100)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     assert (tmp_path / "summary.json").read_text() == "old"
