@@ -122,16 +122,20 @@ class EditableModel:
         return edited if limit is None else ThresholdCache(model, edited, limit)
 
 
-def prepare(loaded: LoadedModel) -> EditableModel:
+def prepare(loaded: LoadedModel, *, remember: bool = True) -> EditableModel:
     """Run the gate, which installs the engine's attention, or take over its verdict.
 
     A model that it refuses is ready as well: its own cache is used, exactly.
+
+    Args:
+        loaded: from `load`.
+        remember: whether an earlier verdict is taken over, and this one kept.
 
     Raises:
         ModelError: when the model gives no predictions by any strategy.
         CacheCapacityError: when the device's memory does not suffice.
     """
-    name = loaded.model.name_or_path
+    name = loaded.model.name_or_path if remember else ""
     try:
         with _memory_sufficing():
             verdict = judge(loaded.model, Path(name) if name else None)

@@ -10,11 +10,12 @@ from pie_cli.cli.documents import dump
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
 from pie_cli.errors import ModelError, PieError
-from pie_cli.evaluation.diagnosis import Diagnosis, RopeGroup, diagnose
+from pie_cli.evaluation.diagnosis import Diagnosis, RopeGroup, describe
 from pie_cli.evaluation.machine import Machine, examine
 from pie_cli.models.cache import OnDisk, Presence, look_up
 from pie_cli.models.loading import LoadedModel, load
 from pie_cli.models.registry import ModelSource, Origin, resolve
+from pie_cli.session import prepare
 from pie_cli.timing import elapsed_ms
 
 
@@ -89,17 +90,19 @@ def _check(renderer: Renderer, settings: Settings, source: ModelSource, disk: On
             on_progress=report,
         )
         load_ms = elapsed_ms(began, time.perf_counter())
-        return Checked(loaded, load_ms, diagnose(loaded))
+        return Checked(loaded, load_ms, describe(prepare(loaded, remember=False)))
 
 
 def verdict(diagnosis: Diagnosis) -> str:
     """Say in one sentence how pie will run a model."""
-    if diagnosis.editable:
-        return "The cache can be edited in place: every strategy works."
-    return (
-        "The cache cannot be edited in place, so pie runs exactly, by prefix or full: "
-        f"{diagnosis.reason}."
-    )
+    if not diagnosis.editable:
+        return f"The cache cannot be edited: {diagnosis.reason}. So pie runs {diagnosis.exact}."
+    if diagnosis.limit_tokens is not None:
+        return (
+            f"The cache can be edited in place up to {diagnosis.limit_tokens:,} tokens; longer"
+            " prompts run exact, by full recompute."
+        )
+    return "The cache can be edited in place: every strategy works."
 
 
 def _machine_facts(machine: Machine) -> Iterator[tuple[str, str]]:
@@ -148,7 +151,8 @@ def _model_facts(checked: Checked) -> Iterator[tuple[str, str]]:
     yield "loaded", f"{size} as {loaded.dtype} on {loaded.device}, in {checked.load_ms:,.0f} ms"
     yield "family", str(loaded.model.config.model_type)
     yield "window", f"{loaded.window:,} tokens"
-    yield "FIM", " ".join(diagnosis.fim_tokens) or "no tokens known"
+    known = f"tokens of {diagnosis.fim}, {diagnosis.fim_order}" if diagnosis.fim else ""
+    yield "FIM", known or "no tokens known"
     for group in diagnosis.rope:
         yield f"layers {_ranges(group.layers)}", _rope(group)
     if not diagnosis.editable:

@@ -3,24 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-import torch
-
-from pie_cli.engine.gate import GateRefusal, GateReport, run_gate
 from pie_cli.engine.rope import LayerRotation, ModelRotation
-from pie_cli.errors import CacheCapacityError, ModelError
-from pie_cli.models.loading import LoadedModel
-
-FIM_TOKENS: Final = (
-    ("<|fim_begin|>", "<|fim_hole|>", "<|fim_end|>"),
-    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
-    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
-    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
-    ("▁<PRE>", "▁<SUF>", "▁<MID>"),
-)
-"""Control tokens of filling in the middle: those of pie-nano, DeepSeek, Qwen and CodeGemma,
-StarCoder, CodeLlama."""
+from pie_cli.session import EditableModel
 
 
 @dataclass(frozen=True)
@@ -48,60 +33,46 @@ class Diagnosis:
 
     Attributes:
         editable: whether its cache can be edited in place.
+        limit_tokens: longest prompt whose cache can be; None without such a limit.
         reason: why not; empty where it can.
+        exact: how the model runs then, "exact, by prefix" for one; empty where it can.
         rope: groups of layers, in the order of their first layers; none after a refusal.
         key_error: by delta in tokens, see `GateReport`.
         margin: likewise; None where there was no other candidate.
         output_error: by check, likewise.
         gate_ms: that the gate took; None after a refusal.
-        fim_tokens: the control tokens of filling in the middle that the tokenizer has; none if not
-            all three.
+        fim: family of its tokens for filling in a middle; None without any that are known.
+        fim_order: in which the sides of a middle stand in its prompts, likewise.
     """
 
     editable: bool
+    limit_tokens: int | None
     reason: str
+    exact: str
     rope: tuple[RopeGroup, ...]
     key_error: Mapping[int, float]
     margin: float | None
     output_error: Mapping[str, float]
     gate_ms: float | None
-    fim_tokens: tuple[str, ...]
+    fim: str | None
+    fim_order: str | None
 
 
-def diagnose(loaded: LoadedModel) -> Diagnosis:
-    """Run the gate on a model, which installs the engine's attention where it passes.
-
-    Raises:
-        ModelError: the gate found that the model predicts nothing by any strategy.
-        CacheCapacityError: when the device's memory does not suffice for the gate.
-    """
-    fim_tokens = _fim_tokens(loaded)
-    try:
-        gate = run_gate(loaded.model)
-    except torch.OutOfMemoryError as error:
-        raise CacheCapacityError(
-            f"{loaded.name} leaves too little memory on {loaded.device} to run it",
-            "give a smaller model, --dtype bfloat16 or another --device",
-        ) from error
-    except GateRefusal as refusal:
-        # A refusal with a remedy is one that no exact strategy mends, NaN in the weights for one.
-        remedy = getattr(refusal, "remedy", "")
-        if remedy:
-            raise ModelError(f"{loaded.name} cannot be used: {refusal.reason}", remedy) from refusal
-        return Diagnosis(False, refusal.reason, (), {}, None, {}, None, fim_tokens)
-    return _passed(gate, fim_tokens)
-
-
-def _passed(gate: GateReport, fim_tokens: tuple[str, ...]) -> Diagnosis:
+def describe(model: EditableModel) -> Diagnosis:
+    """Put a prepared model's verdict in plain values."""
+    gate, ability, fim = model.gate, model.ability, model.fim
     return Diagnosis(
-        editable=True,
-        reason="",
-        rope=tuple(group_layers(gate.rotation)),
-        key_error=gate.key_error,
-        margin=gate.margin if math.isfinite(gate.margin) else None,
-        output_error=gate.output_error,
-        gate_ms=gate.cost_ms,
-        fim_tokens=fim_tokens,
+        editable=gate is not None,
+        limit_tokens=gate.limit if gate else None,
+        reason=model.refusal or "",
+        exact=ability.summary if ability else "",
+        rope=tuple(group_layers(gate.rotation)) if gate else (),
+        key_error=gate.key_error if gate else {},
+        margin=gate.margin if gate and math.isfinite(gate.margin) else None,
+        output_error=gate.output_error if gate else {},
+        gate_ms=gate.cost_ms if gate else None,
+        fim=fim.family if fim else None,
+        fim_order=fim.order if fim else None,
     )
 
 
@@ -143,11 +114,3 @@ def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = index
         previous = index
     yield first, previous
-
-
-def _fim_tokens(loaded: LoadedModel) -> tuple[str, ...]:
-    vocabulary = loaded.tokenizer.get_vocab()
-    for tokens in FIM_TOKENS:
-        if all(token in vocabulary for token in tokens):
-            return tokens
-    return ()
