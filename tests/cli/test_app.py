@@ -31,6 +31,8 @@ def test_ctrl_c_during_imports_ends_the_process_also_within_a_destructor() -> No
     program = """
 import os, signal
 from pie_cli.cli.app import importing
+# A background job of a shell inherits an interrupt that is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Gone:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)
