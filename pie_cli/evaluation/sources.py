@@ -119,7 +119,7 @@ def load(
         else:
             cases += spread(_unique(stock.cases(name, limit)), limit)
     if not cases and not sessions:
-        raise _nothing(spec, task, stock.problems.skipped)
+        raise _nothing(spec, task, stock)
     return Loaded(tuple(cases), tuple(sessions), tuple(stock.problems.skipped), stock.name)
 
 
@@ -172,6 +172,11 @@ class _Stock:
     def sessions(self) -> list[EvalSession]:
         """Return the sessions."""
         return [item.session for item in self._materials if item.session]
+
+    @property
+    def readable(self) -> bool:
+        """Whether any record could be read."""
+        return bool(self._materials)
 
     @property
     def _documents(self) -> list[Document]:
@@ -315,16 +320,22 @@ def _holds_prose(path: Path) -> bool:
     return any(file.suffix in _PROSE for file in path.rglob("*"))
 
 
-def _nothing(spec: str | None, task: str, skipped: Sequence[Skipped]) -> InputError:
+def _nothing(spec: str | None, task: str, stock: _Stock) -> InputError:
     if spec is None:
         return InputError(
             f"task {task} has no built-in cases", "name some with --cases, such as a git repository"
         )
-    if skipped:
+    skipped = stock.problems.skipped
+    if skipped and not stock.readable:
         first = skipped[0]
         return InputError(
             f"{spec} holds no cases: all {len(skipped)} records were left out, the first for "
             f"{first.where}: {first.reason}",
             "mend them",
+        )
+    if task == "real" and stock.readable:
+        return InputError(
+            f"the records of {spec} have no edits of their own",
+            "let some be made: --task insertion, deletion or multi",
         )
     return InputError(f"{spec} holds no cases for task {task}", "try another task, or other cases")

@@ -134,7 +134,8 @@ def test_a_file_cut_off_is_named_and_what_came_before_it_stays(tmp_path: Path):
         (lambda folder: write(folder / "cases.jsonl", []), "holds no cases for task real"),
         (lambda folder: write(folder / "cases.jsonl", ["{"]), "all 1 records were left out"),
         (lambda folder: write(folder / "cases.jsonl.gz", []).with_suffix(".gz"), "holds no cases"),
-        (lambda folder: write(folder / "cases.jsonl", [REPOBENCH]), "holds no cases for task real"),
+        (lambda folder: write(folder / "cases.jsonl", [REPOBENCH]), "have no edits of their own"),
+        (lambda folder: write(folder / "cases.jsonl", [REPOBENCH, "{"]), "have no edits of their"),
     ],
 )
 def test_an_empty_set_is_an_error_with_a_remedy(tmp_path: Path, make, cause: str):
