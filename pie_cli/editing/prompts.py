@@ -124,11 +124,6 @@ class PromptBuilder:
                 "raise --context-tokens, lower --max-tokens or shorten the path",
             )
 
-    @property
-    def fills_in(self) -> bool:
-        """Whether text behind the spot can be part of a prompt."""
-        return self._order != "plain"
-
     def build(
         self,
         before: str,

@@ -52,7 +52,7 @@ def test_the_parts_stand_as_the_model_was_trained(order: str) -> None:
 
 def test_other_files_are_set_apart_as_the_model_was_trained() -> None:
     encode = tokenizer_of("pie-nano").encode
-    context = [ContextFile("b.ts", "let b\n"), ContextFile("/home/me/c.py", "c = 1\n")]
+    context = [ContextFile("b.ts", "let b\n"), ContextFile("/elsewhere/c.py", "c = 1\n")]
     prompt = builder(512).build("a = 1\n", context=context)
     assert prompt.token_ids == [
         *(0, *encode("// b.ts\n"), *encode("let b\n")),

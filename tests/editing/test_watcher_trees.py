@@ -19,6 +19,7 @@ from pie_cli.editing import watcher as watching
 from pie_cli.editing.tree import SourceTree
 from pie_cli.editing.watcher import FileEvent, Shortfall, WatchdogSource, Watcher, watch
 from pie_cli.errors import PieError
+from tests.editing.test_watcher import changed, renamed
 
 
 class Script:
@@ -66,14 +67,6 @@ def played(
     script = Script(stop, *events)
     changes = watch(named, stop=stop, trees=[SourceTree(root)], backend=lambda: script)
     return [list(paths) for paths in changes], script
-
-
-def changed(path: Path) -> FileEvent:
-    return FileEvent(path, renamed=False)
-
-
-def renamed(path: Path) -> FileEvent:
-    return FileEvent(path, renamed=True)
 
 
 @pytest.fixture
