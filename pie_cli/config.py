@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from pie_cli import strategies
 from pie_cli.errors import DeviceError, InputError
+from pie_cli.plan import strategies
 
 DEFAULT_MODEL: Final = "pie-nano"
 """The embedded model: what every command uses without `--model`."""

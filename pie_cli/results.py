@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pie_cli.editing.spots import Position
+from pie_cli.text.cursor import Position
 
 
 @dataclass(frozen=True)

@@ -19,32 +19,32 @@ import torch
 from torch import Tensor
 
 from pie_cli.config import Settings
-from pie_cli.editing.applying import FilePatch, locate
-from pie_cli.editing.hunks import LineHunk, align, diff_lines
-from pie_cli.editing.prompts import ContextFile, Prompt, PromptBuilder
-from pie_cli.editing.repair import refresh_positions
-from pie_cli.editing.sides import settled
-from pie_cli.editing.spots import BOM, Place, Position, Spot, moved_edge, moved_line
-from pie_cli.editing.tokens import TextTokenizer
-from pie_cli.editing.window import Edges
+from pie_cli.engine.cache import EditedCache, PromptCache
 from pie_cli.engine.decode import DecodeOptions, Line, Owed
-from pie_cli.engine.gate import GateReport, UnusableModel
-from pie_cli.engine.gate_memory import judge
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import Plan, make_plan, restoring
-from pie_cli.engine.prompt_cache import EditedCache, PromptCache
-from pie_cli.engine.refresh import RefreshStep, chunk_tokens_for
+from pie_cli.engine.gate.checks import GateReport, UnusableModel
+from pie_cli.engine.gate.memory import judge
+from pie_cli.engine.plain.cache import StockCache
+from pie_cli.engine.plain.model import StockAbility
+from pie_cli.engine.plain.threshold import ThresholdCache
+from pie_cli.engine.prefix_cache import Stash
+from pie_cli.engine.recompute import RefreshStep, chunk_tokens_for
 from pie_cli.engine.rope import ModelRotation
-from pie_cli.engine.stash import Stash
-from pie_cli.engine.stock import StockCache
-from pie_cli.engine.stock_model import StockAbility
-from pie_cli.engine.threshold import ThresholdCache
+from pie_cli.engine.slots import SlotCache
 from pie_cli.errors import CacheCapacityError, InputError, ModelError
-from pie_cli.models.fim import FimFormat, find_format
 from pie_cli.models.loading import LoadedModel
+from pie_cli.plan.alignment import Alignment, align
+from pie_cli.plan.plan import Plan, make_plan, restoring
+from pie_cli.plan.repair import refresh_positions
+from pie_cli.plan.sides import settled
+from pie_cli.plan.strategies import parse
+from pie_cli.prompt.assembly import ContextFile, Prompt, PromptBuilder
+from pie_cli.prompt.fim import FimFormat, find_format
+from pie_cli.prompt.tokenizer import TextTokenizer
+from pie_cli.prompt.window import Edges
 from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
-from pie_cli.spans import Alignment
-from pie_cli.strategies import parse
+from pie_cli.text.applying import FilePatch, locate
+from pie_cli.text.cursor import BOM, Place, Position, Spot, moved_edge
+from pie_cli.text.edit import LineHunk, diff_lines, moved_line
 from pie_cli.timing import elapsed_ms
 
 __all__ = ["Comparison", "EditSession", "EditableModel", "Prediction", "prepare"]
@@ -329,7 +329,9 @@ class EditSession:
         old, place = state.prompt, spot.place(text)
         prompt = self._prompt(text, spot, place, context, _moved(old.edges, hunks), old)
         tokenized = time.perf_counter()
-        alignment = settled(align(old.token_ids, prompt.token_ids), old, prompt)
+        alignment = align(old.token_ids, prompt.token_ids)
+        if old.form == prompt.form:
+            alignment = settled(alignment, old.sides, prompt.sides)
         refresh = refresh_positions(
             self._strategy,
             alignment,

@@ -3,7 +3,7 @@
 import torch
 
 from pie_cli.engine.forward import encode
-from pie_cli.engine.kv_cache import SlotCache
+from pie_cli.engine.slots import SlotCache
 from pie_cli.results import Prediction
 from pie_cli.session import EditSession
 

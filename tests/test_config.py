@@ -6,7 +6,7 @@ import pytest
 
 from pie_cli.config import COMPARISONS, DEVICES, DTYPES, Settings
 from pie_cli.errors import DeviceError, InputError
-from pie_cli.strategies import BENCHED
+from pie_cli.plan.strategies import BENCHED
 
 
 def test_defaults_are_valid_and_fixed():

@@ -9,7 +9,7 @@ import torch
 from pie_cli.cli.models import open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
-from pie_cli.engine.stock_model import whole_logits
+from pie_cli.engine.plain.model import whole_logits
 from pie_cli.errors import ModelError
 from pie_cli.models.loading import load
 from pie_cli.models.nano.tokenizer import save_tokenizer, train_tokenizer

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pie_cli.config import Settings
-from pie_cli.editing.prompts import CONTEXT_SHARE, ContextFile
-from pie_cli.editing.sides import FRESH_BETWEEN_HOLES
 from pie_cli.errors import CacheCapacityError
-from pie_cli.models.fim import PSM, SPM
+from pie_cli.plan.sides import FRESH_BETWEEN_HOLES
+from pie_cli.prompt.assembly import CONTEXT_SHARE, ContextFile
+from pie_cli.prompt.fim import PSM, SPM
 from pie_cli.session import EditableModel, EditSession
 from tests.conftest import SOURCE, WINDOW
 from tests.sessions import check, differences, prompt_ids
@@ -79,8 +79,8 @@ def test_the_prompt_has_what_stands_on_both_sides(model: EditableModel) -> None:
     prompt, encode = session._state.prompt, model.tokenizer.encode
     ids = prompt.token_ids
     above = encode("".join([*LINES[:4], "value = 1\n"]))
-    assert [ids[i] for i in prompt.prefix] == above
-    assert [ids[i] for i in prompt.suffix] == encode("".join(LINES[4:]))
+    assert [ids[i] for i in prompt.sides.prefix] == above
+    assert [ids[i] for i in prompt.sides.suffix] == encode("".join(LINES[4:]))
     assert ids[prompt.anchor] == above[-1]
 
 
@@ -246,7 +246,7 @@ def test_a_failure_keeps_the_context_of_the_last_call(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.engine.prompt_cache.decode_line", fail)
+        patched.setattr("pie_cli.engine.cache.decode_line", fail)
         with pytest.raises(CacheCapacityError):
             session.update(SOURCE, context=[])
     assert session.update(SOURCE).context == ("b.py",)
@@ -517,7 +517,7 @@ def test_without_memory_for_copies_nothing_is_lost(
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("pie_cli.engine.kv_cache.SlotCache.take", fail)
+    monkeypatch.setattr("pie_cli.engine.slots.SlotCache.take", fail)
     session = make_session(model)
     session.open(SOURCE)
     check(session, session.update(inserted(SOURCE, 4, "import sys\n")))

@@ -14,17 +14,17 @@ PACKAGE = ROOT / "pie_cli"
 
 HOMES = {
     "rich": ["cli/render.py", "models/nano/*"],
-    "watchdog": ["editing/watcher.py"],
-    "unidiff": ["editing/patches.py"],
-    "pathspec": ["editing/ignoring.py"],
-    "rapidfuzz": ["editing/hunks.py", "evaluation/metrics.py", "models/nano/*"],
+    "watchdog": ["watching/watcher.py"],
+    "unidiff": ["text/patches.py"],
+    "pathspec": ["watching/ignoring.py"],
+    "rapidfuzz": ["text/matching.py", "evaluation/metrics.py", "models/nano/*"],
     "accelerate": ["evaluation/sharing.py"],
     "typer": ["cli/*"],
     "huggingface_hub": ["evaluation/hub.py", "models/*"],
     "transformers": [
         "engine/attention.py",
-        "engine/kv_cache.py",
-        "engine/stock_model.py",
+        "engine/slots.py",
+        "engine/plain/model.py",
         "models/*",
         "models/nano/*",
     ],

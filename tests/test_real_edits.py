@@ -8,13 +8,13 @@ from statistics import mean
 import pytest
 import torch
 
-from pie_cli.editing.hunks import align
-from pie_cli.editing.prompts import PromptBuilder
 from pie_cli.engine.decode import execute
 from pie_cli.engine.forward import encode
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import make_plan
+from pie_cli.engine.slots import SlotCache
 from pie_cli.models.loading import load
+from pie_cli.plan.alignment import align
+from pie_cli.plan.plan import make_plan
+from pie_cli.prompt.assembly import PromptBuilder
 from pie_cli.session import EditableModel, prepare
 
 CASES = Path(__file__).parents[2] / "shared" / "data" / "edits" / "cases_python.jsonl.gz"

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from pie_cli.config import Settings
-from pie_cli.editing.hunks import diff_lines
-from pie_cli.editing.patches import parse, unified_diff
-from pie_cli.engine.plan import make_plan
-from pie_cli.engine.refresh import refresh
+from pie_cli.engine.recompute import refresh
 from pie_cli.errors import CacheCapacityError, InputError, PatchError
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import make_plan
+from pie_cli.plan.strategies import DEFAULT_STRATEGY
 from pie_cli.session import EditableModel, EditSession, stale_from
-from pie_cli.spans import Alignment, KeptRun
-from pie_cli.strategies import DEFAULT_STRATEGY
+from pie_cli.text.edit import diff_lines
+from pie_cli.text.matching import KeptRun
+from pie_cli.text.patches import parse, unified_diff
 from tests.conftest import SOURCE
 
 LINES = SOURCE.splitlines(keepends=True)
@@ -188,7 +189,7 @@ def test_a_prefix_comparison_encodes_what_changed(
 
     session = fresh(tiny_model, "".join(LINES[:12]), compare="prefix")
     prediction = session.update(SOURCE)
-    monkeypatch.setattr("pie_cli.engine.prompt_cache.refresh", counting)
+    monkeypatch.setattr("pie_cli.engine.cache.refresh", counting)
     assert prediction.exact
     assert session.compare() is not None
     assert encoded == [prediction.tokens.encoded]
@@ -291,7 +292,7 @@ def test_a_failure_in_the_pass_costs_a_recompute_not_the_session(
     session = fresh(tiny_model, SOURCE)
     text = inserted(SOURCE, 4, "import sys\n")
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.engine.prompt_cache.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.engine.cache.decode_line", _out_of_memory)
         with pytest.raises(CacheCapacityError, match="no memory left"):
             session.update(text)
     assert session.update(text).tokens.encoded == len(prompt_ids(session))
@@ -305,8 +306,8 @@ def test_a_failure_loses_neither_text_nor_spot(
     session = fresh(tiny_model, SOURCE, at="9")
     text = inserted(SOURCE, 2, "    # one\n    # two\n")
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.engine.prompt_cache.decode_line", _out_of_memory)
-        patched.setattr("pie_cli.engine.prompt_cache.refresh", _out_of_memory)
+        patched.setattr("pie_cli.engine.cache.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.engine.cache.refresh", _out_of_memory)
         with pytest.raises(CacheCapacityError):
             session.update(text) if lost_by == "update" else session.compare()
     assert session.text == SOURCE
@@ -320,7 +321,7 @@ def test_a_shrunk_file_can_be_predicted_in_after_a_failure(
 ) -> None:
     session = fresh(tiny_model, SOURCE, at="40")
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.engine.prompt_cache.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.engine.cache.decode_line", _out_of_memory)
         with pytest.raises(CacheCapacityError):
             session.update("x = 1\n")
     assert session.update("x = 1\n").at.line == 2
@@ -341,7 +342,7 @@ def test_a_lack_of_memory_is_named_on_every_device(
         raise RuntimeError(message)
 
     session = fresh(tiny_model, SOURCE)
-    monkeypatch.setattr("pie_cli.engine.prompt_cache.decode_line", fail)
+    monkeypatch.setattr("pie_cli.engine.cache.decode_line", fail)
     with pytest.raises(CacheCapacityError, match="no memory left"):
         session.update(SOURCE)
 

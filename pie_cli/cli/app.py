@@ -19,7 +19,7 @@ from pie_cli import __version__
 from pie_cli.cli import options
 from pie_cli.config import DEFAULT_MODEL, Settings
 from pie_cli.errors import ExitCode, PieError
-from pie_cli.strategies import BENCHED
+from pie_cli.plan.strategies import BENCHED
 
 app = typer.Typer(
     help="Next-line code completion that survives edits: the KV cache follows the file.",

@@ -15,7 +15,7 @@ from pie_cli.config import Settings
 from pie_cli.evaluation.environment import Environment, describe
 from pie_cli.evaluation.latency import Row, measure
 from pie_cli.evaluation.workload import Workload
-from pie_cli.strategies import BENCHED, check
+from pie_cli.plan.strategies import BENCHED, check
 
 _COLUMNS = (
     "edit",

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pie_cli.cli.documents import comparison_document, dump, prediction_document
-from pie_cli.cli.files import read_source, shown_path
 from pie_cli.cli.models import open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
-from pie_cli.editing.applying import FilePatch, fits
-from pie_cli.editing.applying import locate as place_hunks
-from pie_cli.editing.hunks import LineHunk, diff_lines
-from pie_cli.editing.patches import parse
-from pie_cli.editing.prompts import ContextFile
-from pie_cli.editing.spots import Spot
 from pie_cli.errors import InputError, PatchError
+from pie_cli.prompt.assembly import ContextFile
 from pie_cli.session import Comparison, EditSession, Prediction
+from pie_cli.text.applying import FilePatch, fits
+from pie_cli.text.applying import locate as place_hunks
+from pie_cli.text.cursor import Spot
+from pie_cli.text.edit import LineHunk, diff_lines
+from pie_cli.text.patches import parse
+from pie_cli.workspace.files import read_source, shown_path
 
 
 @dataclass(frozen=True)

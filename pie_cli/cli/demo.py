@@ -12,11 +12,11 @@ from pie_cli.cli.documents import Beginning
 from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import TextReport
-from pie_cli.cli.saves import FailedSave, Save
 from pie_cli.cli.tally import Summary
 from pie_cli.cli.watch import WatchOptions, watch_paths
 from pie_cli.config import Settings
 from pie_cli.session import Comparison, EditSession, Prediction
+from pie_cli.workspace.queue import FailedSave, Save
 
 _LONGEST_S = 50.0
 """After which no new edit is saved and what runs is given up."""

@@ -10,7 +10,7 @@ from pie_cli.results import Comparison, Prediction
 
 if TYPE_CHECKING:
     from pie_cli.session import EditSession
-    from pie_cli.sessions import SessionPool
+    from pie_cli.workspace.pool import SessionPool
 
 SCHEMA = "pie/1"
 

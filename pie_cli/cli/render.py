@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pie_cli.cli.tally import MedianTimes, Summary
-from pie_cli.editing.spots import BOM
 from pie_cli.results import Comparison, Prediction
+from pie_cli.text.cursor import BOM
 
 NEIGHBOURS = 3
 """Lines shown before and behind a prediction."""

@@ -13,13 +13,13 @@ from pie_cli.cli.documents import (
     start_document,
     summary_document,
 )
-from pie_cli.cli.files import shown_path
 from pie_cli.cli.render import Renderer
-from pie_cli.cli.saves import FailedSave, Save
 from pie_cli.cli.tally import Summary
 from pie_cli.errors import PieError
 from pie_cli.session import Comparison, EditSession, Prediction
-from pie_cli.sessions import Dropped
+from pie_cli.workspace.files import shown_path
+from pie_cli.workspace.pool import Dropped
+from pie_cli.workspace.queue import FailedSave, Save
 
 _NAMED = 3
 """Paths that are named where there may be hundreds."""

@@ -9,23 +9,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pie_cli.cli.context import BUDGET_SHARE, Context
 from pie_cli.cli.documents import Beginning
-from pie_cli.cli.files import read_source, shown_path
 from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.memory import parse_size, share_of_free
 from pie_cli.cli.models import Opened, open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
-from pie_cli.cli.saves import FailedSave, Save, Saves, Taken
 from pie_cli.cli.tally import Tally
 from pie_cli.cli.targets import Targets, find_targets
 from pie_cli.config import Settings
-from pie_cli.editing.spots import Spot
-from pie_cli.editing.watcher import watch
 from pie_cli.errors import InputError, PieError
 from pie_cli.results import Prediction
-from pie_cli.sessions import SessionPool
+from pie_cli.text.cursor import Spot
+from pie_cli.watching.watcher import watch
+from pie_cli.workspace.context import BUDGET_SHARE, Context
+from pie_cli.workspace.files import read_source, shown_path
+from pie_cli.workspace.pool import SessionPool
+from pie_cli.workspace.queue import FailedSave, Save, Saves, Taken
 
 _LOOK_UP_S = 1.0
 """How often a watch without saves looks whether anyone still reads its output."""

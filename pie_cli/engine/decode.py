@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pie_cli.engine.clock import stamp
 from pie_cli.engine.forward import encode
-from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.model import CausalModel
-from pie_cli.engine.plan import Plan
 from pie_cli.engine.rope import ModelRotation
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.plan import Plan
 
 StoppedBy = Literal["newline", "end", "max_tokens", "interrupted"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pie_cli.engine.attention import attending, takes_mask
-from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.model import CausalModel
+from pie_cli.engine.slots import SlotCache
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pie_cli.spans import KeptRun
+from pie_cli.text.matching import KeptRun
 
 # From so many runs on, one indexed gather beats a slice for each (measured on a CPU).
 _MAX_SLICES = 12

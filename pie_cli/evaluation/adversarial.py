@@ -25,7 +25,6 @@ from functools import cached_property
 from itertools import pairwise
 from random import Random
 
-from pie_cli.editing.hunks import split_lines
 from pie_cli.evaluation.cases import EvalCase
 from pie_cli.evaluation.documents import (
     MIN_CONTEXT_LINES,
@@ -35,6 +34,7 @@ from pie_cli.evaluation.documents import (
     reach_start,
 )
 from pie_cli.evaluation.syntax import parse, string_lines
+from pie_cli.text.edit import split_lines
 
 CLASSES = ("names", "values", "signatures", "control flow", "data structure", "algorithm")
 """Kinds of adversarial cases."""

@@ -4,12 +4,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pie_cli.editing.hunks import LineHunk, diff_lines, split_lines
-from pie_cli.editing.prompts import PromptBuilder
-from pie_cli.editing.spots import moved_edge
 from pie_cli.errors import CacheCapacityError
 from pie_cli.models.loading import LoadedModel
+from pie_cli.prompt.assembly import PromptBuilder
 from pie_cli.session import EditableModel
+from pie_cli.text.cursor import moved_edge
+from pie_cli.text.edit import LineHunk, diff_lines, split_lines
 
 _FILL = 0.75
 _REFILL = 0.4

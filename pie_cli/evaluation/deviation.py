@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from pie_cli.engine.forward import encode
-from pie_cli.engine.kv_cache import SlotCache
 from pie_cli.engine.model import CausalModel
 from pie_cli.engine.rope import ModelRotation
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.strategies import Budget
 from pie_cli.session import EditableModel
-from pie_cli.spans import Alignment
-from pie_cli.strategies import Budget
 
 SHARE_PCT = 15
 """Tokens computed anew, in per cent of the prompt: CacheBlend's choice."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from random import Random
 
-from pie_cli.editing.hunks import diff_lines, split_lines
 from pie_cli.evaluation.cases import EvalCase, Task
+from pie_cli.text.edit import diff_lines, split_lines
 
 MIN_TARGET_CHARS = 8
 """Characters, blanks aside, of the shortest line that is asked for."""

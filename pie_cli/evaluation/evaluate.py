@@ -16,8 +16,8 @@ from pie_cli.evaluation.runner import CaseRunner
 from pie_cli.evaluation.sharing import Team
 from pie_cli.evaluation.store import ResultFile, merge_parts, prepare_folder, read_records
 from pie_cli.evaluation.trial import Laboratory
+from pie_cli.plan.strategies import Strategy, parse
 from pie_cli.session import EditableModel
-from pie_cli.strategies import Strategy, parse
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 Unit: TypeAlias = EvalCase | EvalSession

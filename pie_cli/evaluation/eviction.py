@@ -13,11 +13,12 @@ Source:
 from collections.abc import Sequence
 
 from pie_cli.engine.decode import Executed, execute
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import Plan, make_plan
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import Plan, make_plan
+from pie_cli.plan.strategies import Evict, Strategy
 from pie_cli.session import EditableModel
-from pie_cli.spans import Alignment, KeptRun
-from pie_cli.strategies import Evict, Strategy
+from pie_cli.text.matching import KeptRun
 
 
 def run(

@@ -19,12 +19,12 @@ from itertools import accumulate
 from pathlib import Path
 from random import Random
 
-from pie_cli.editing.hunks import diff_lines, split_lines
 from pie_cli.errors import InputError
 from pie_cli.evaluation.cases import EvalCase, EvalSession
 from pie_cli.evaluation.documents import Document, edit_case, is_target, language_of
 from pie_cli.evaluation.shapes import Material
 from pie_cli.evaluation.syntax import code_of, parse, string_lines
+from pie_cli.text.edit import diff_lines, split_lines
 
 MAX_COMMITS = 1_200
 """Commits of a repository that are looked at, newest first."""

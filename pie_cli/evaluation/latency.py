@@ -24,8 +24,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from pie_cli.config import Settings
-from pie_cli.editing.hunks import split_lines
-from pie_cli.editing.prompts import PromptBuilder
 from pie_cli.engine.attention import stock_attention
 from pie_cli.engine.clock import stamp
 from pie_cli.engine.model import CausalModel
@@ -39,8 +37,10 @@ from pie_cli.evaluation.workload import (
     source_lines,
     without_last_lines,
 )
+from pie_cli.plan.strategies import BENCHED, check, parse
+from pie_cli.prompt.assembly import PromptBuilder
 from pie_cli.session import EditableModel, EditSession, Prediction
-from pie_cli.strategies import BENCHED, check, parse
+from pie_cli.text.edit import split_lines
 from pie_cli.timing import Spread, elapsed_ms, spread
 
 EXACT_EVERY = 5

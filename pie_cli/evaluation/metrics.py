@@ -7,7 +7,7 @@ import torch
 from rapidfuzz import fuzz
 from torch import Tensor
 
-from pie_cli.engine.kv_cache import SlotCache
+from pie_cli.engine.slots import SlotCache
 
 
 def first_line(text: str) -> str:

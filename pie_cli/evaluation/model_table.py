@@ -149,8 +149,8 @@ def _serve(connection: Connection) -> None:
 
 def judge_type(model_type: str) -> Row:
     """Build a tiny model of a type and judge it."""
-    from pie_cli.engine.gate import UnusableModel
-    from pie_cli.engine.gate_memory import judge
+    from pie_cli.engine.gate.checks import UnusableModel
+    from pie_cli.engine.gate.memory import judge
     from pie_cli.models.tiny import build_tiny
 
     try:

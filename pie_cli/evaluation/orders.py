@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pie_cli.config import Settings
-from pie_cli.editing.hunks import similarity, split_lines
-from pie_cli.editing.spots import Spot
 from pie_cli.errors import InputError
-from pie_cli.models.fim import FimFormat
+from pie_cli.prompt.fim import FimFormat
 from pie_cli.results import Prediction
 from pie_cli.session import EditableModel, EditSession
+from pie_cli.text.cursor import Spot
+from pie_cli.text.edit import split_lines
+from pie_cli.text.matching import similarity
 
 OnProgress = Callable[[str, int, int], None]
 

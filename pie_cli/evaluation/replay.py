@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pie_cli.editing.hunks import diff_lines, split_lines
-from pie_cli.editing.spots import moved_edge, moved_line
-from pie_cli.engine.kv_cache import SlotCache
+from pie_cli.engine.slots import SlotCache
 from pie_cli.evaluation.cases import EvalSession
 from pie_cli.evaluation.cutting import head_of, window
 from pie_cli.evaluation.outcomes import Outcome, Record
 from pie_cli.evaluation.runner import changed_tokens, moved_tokens
 from pie_cli.evaluation.trial import FULL, Laboratory, Question, Trial, outcome
-from pie_cli.spans import Alignment
-from pie_cli.strategies import Strategy
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.strategies import Strategy
+from pie_cli.text.cursor import moved_edge
+from pie_cli.text.edit import diff_lines, moved_line, split_lines
 
 _EXACT = ("full", "prefix")
 

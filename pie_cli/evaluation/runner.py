@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from pie_cli.engine.kv_cache import SlotCache
+from pie_cli.engine.slots import SlotCache
 from pie_cli.evaluation.cases import EvalCase
 from pie_cli.evaluation.cutting import PromptPair, cut
 from pie_cli.evaluation.outcomes import Outcome, Record
 from pie_cli.evaluation.trial import FULL, Laboratory, Question, Trial, outcome
-from pie_cli.spans import Alignment
-from pie_cli.strategies import Strategy
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.strategies import Strategy
 
 
 class CaseRunner:

@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Final, TypeVar, cast
 
-from pie_cli.editing.hunks import split_lines
 from pie_cli.errors import InputError
 from pie_cli.evaluation.adversarial import adversarial_cases
 from pie_cli.evaluation.cases import EvalCase, EvalSession
@@ -19,6 +18,7 @@ from pie_cli.evaluation.prose import SHAPES, prose_case, prose_documents
 from pie_cli.evaluation.records import Problems, Skipped, read_records, record_files
 from pie_cli.evaluation.shapes import MalformedRecord, Material, understand
 from pie_cli.evaluation.synthesis import SYNTHETIC, SyntheticTask, synthetic_case
+from pie_cli.text.edit import split_lines
 
 TASKS: Final = (
     "real",

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal, TypeAlias
 
-from pie_cli.editing.hunks import split_lines
 from pie_cli.evaluation.cases import EvalCase
 from pie_cli.evaluation.documents import Document, edit_case, reach_start, spot_of
+from pie_cli.text.edit import split_lines
 
 SyntheticTask: TypeAlias = Literal["insertion", "deletion", "multi"]
 

@@ -6,14 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pie_cli.editing.hunks import align
-from pie_cli.editing.repair import refresh_positions
+from pie_cli.engine.cache import EditedCache
 from pie_cli.engine.clock import stamp
 from pie_cli.engine.decode import DecodeOptions, Executed, decode_after, execute
 from pie_cli.engine.forward import encode
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import Plan, make_plan
-from pie_cli.engine.prompt_cache import EditedCache
+from pie_cli.engine.slots import SlotCache
 from pie_cli.errors import ModelError
 from pie_cli.evaluation import eviction
 from pie_cli.evaluation.deviation import deviating_positions
@@ -25,9 +22,11 @@ from pie_cli.evaluation.metrics import (
     next_token_kl,
 )
 from pie_cli.evaluation.outcomes import Outcome
+from pie_cli.plan.alignment import Alignment, align
+from pie_cli.plan.plan import Plan, make_plan
+from pie_cli.plan.repair import refresh_positions
+from pie_cli.plan.strategies import Strategy, parse
 from pie_cli.session import EditableModel
-from pie_cli.spans import Alignment
-from pie_cli.strategies import Strategy, parse
 from pie_cli.timing import elapsed_ms
 
 FULL = parse("full")

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pie_cli.editing.hunks import split_lines
-from pie_cli.editing.tokens import TextTokenizer
 from pie_cli.errors import InputError, ModelError
+from pie_cli.prompt.tokenizer import TextTokenizer
+from pie_cli.text.edit import split_lines
 
 EDITS = ("insert", "delete", "replace", "multi")
 """Kinds of edit; `multi` is an insertion, a deletion and a replacement in one save."""

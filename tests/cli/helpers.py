@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from pie_cli.cli.documents import Beginning
-from pie_cli.cli.files import shown_path
 from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import Report
-from pie_cli.cli.saves import FailedSave, Save
 from pie_cli.cli.tally import Summary
 from pie_cli.cli.watch import WatchOptions, watch_paths
 from pie_cli.config import Settings
 from pie_cli.errors import PieError
 from pie_cli.results import Comparison, Prediction
 from pie_cli.session import EditSession
-from pie_cli.sessions import Dropped
+from pie_cli.workspace.files import shown_path
+from pie_cli.workspace.pool import Dropped
+from pie_cli.workspace.queue import FailedSave, Save
 
 LONGEST_S = 60
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from pie_cli.cli.app import app
 from pie_cli.cli.bench import BenchOptions
 from pie_cli.errors import ExitCode, InputError
-from pie_cli.strategies import BENCHED
+from pie_cli.plan.strategies import BENCHED
 
 QUICK = ["--context-tokens", "96", "--edits", "insert,multi", "--edit-tokens", "2"]
 QUICK += ["--repeats", "1", "--max-tokens", "3", "--device", "cpu"]

@@ -10,9 +10,9 @@ from typer.testing import CliRunner, Result
 
 from pie_cli.cli.app import app
 from pie_cli.cli.render import Renderer
-from pie_cli.editing.patches import unified_diff
 from pie_cli.errors import ExitCode
-from pie_cli.strategies import DEFAULT_STRATEGY
+from pie_cli.plan.strategies import DEFAULT_STRATEGY
+from pie_cli.text.patches import unified_diff
 from tests.conftest import SOURCE
 
 BEFORE = SOURCE

@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from pie_cli.cli.context import Context
 from pie_cli.cli.documents import Beginning, start_document
 from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
-from pie_cli.cli.saves import FailedSave, Save, Saves, Taken
 from pie_cli.cli.tally import Tally
 from pie_cli.cli.watch import Follower, reader_is_gone
 from pie_cli.config import Settings
 from pie_cli.errors import ExitCode, InputError
 from pie_cli.session import EditableModel, EditSession, Prediction
-from pie_cli.sessions import Dropped, SessionPool
+from pie_cli.workspace.context import Context
+from pie_cli.workspace.pool import Dropped, SessionPool
+from pie_cli.workspace.queue import FailedSave, Save, Saves, Taken
 from tests.cli.helpers import LONGEST_S, Recorder, watched
 from tests.conftest import SOURCE, WINDOW
 

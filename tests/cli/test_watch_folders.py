@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from pie_cli.cli.files import NotText
-from pie_cli.cli.saves import FailedSave, Gone, Save, Saves
 from pie_cli.cli.watch import WatchOptions
 from pie_cli.config import Settings
-from pie_cli.editing.prompts import ContextFile
-from pie_cli.editing.tree import MAX_FILE_BYTES, SourceTree
-from pie_cli.editing.watcher import watch
 from pie_cli.errors import InputError
+from pie_cli.prompt.assembly import ContextFile
 from pie_cli.session import EditSession
+from pie_cli.watching.tree import MAX_FILE_BYTES, SourceTree
+from pie_cli.watching.watcher import watch
+from pie_cli.workspace.files import NotText
+from pie_cli.workspace.queue import FailedSave, Gone, Save, Saves
 from tests.cli.helpers import LONGEST_S, Recorder, watched
 from tests.conftest import SOURCE
 

@@ -4,7 +4,7 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from pie_cli.engine.attention import install
-from pie_cli.engine.gate import find_rotation
+from pie_cli.engine.gate.checks import find_rotation
 from pie_cli.engine.rope import ModelRotation
 from tests.engine.helpers import SCALINGS, make_llama
 

@@ -12,8 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pie_cli.engine.attention import stock_attention
 from pie_cli.engine.forward import encode
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.spans import Alignment, KeptRun
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.alignment import Alignment
+from pie_cli.text.matching import KeptRun
 
 VOCABULARY = 97
 N_TOKENS = 240

@@ -8,9 +8,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from pie_cli.engine.decode import DecodeOptions, Line, Owed, decode_after, decode_line
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import make_plan
 from pie_cli.engine.rope import ModelRotation
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.plan import make_plan
 from tests.engine.helpers import (
     EDITS,
     N_TOKENS,

@@ -13,12 +13,12 @@ from transformers import AttentionInterface
 from pie_cli.engine.attention import NAME, pie_attention
 from pie_cli.engine.decode import DecodeOptions, decode_line, execute
 from pie_cli.engine.forward import encode
-from pie_cli.engine.gate import GateReport, run_gate
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import make_plan
-from pie_cli.engine.refresh import refresh
+from pie_cli.engine.gate.checks import GateReport, run_gate
+from pie_cli.engine.recompute import refresh
 from pie_cli.engine.rope import LayerRotation, ModelRotation
-from pie_cli.spans import KeptRun
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.plan import make_plan
+from pie_cli.text.matching import KeptRun
 from tests.engine.families import ROTATING, rotating
 from tests.engine.helpers import (
     EDITS,

@@ -8,11 +8,12 @@ from transformers import LlamaForCausalLM
 
 from pie_cli.engine.decode import execute
 from pie_cli.engine.forward import encode
-from pie_cli.engine.gate import find_rotation
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import make_plan
+from pie_cli.engine.gate.checks import find_rotation
 from pie_cli.engine.rope import LayerRotation, ModelRotation
-from pie_cli.spans import Alignment, KeptRun
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import make_plan
+from pie_cli.text.matching import KeptRun
 from tests.engine.helpers import (
     EDITS,
     N_TOKENS,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from pie_cli.engine import gate_memory
-from pie_cli.engine.gate import UnusableModel
-from pie_cli.engine.gate_memory import judge, memory_folder
+from pie_cli.engine.gate import memory as gate_memory
+from pie_cli.engine.gate.checks import UnusableModel
+from pie_cli.engine.gate.memory import judge, memory_folder
 from tests.engine.families import FALLING_BACK, build, rotating
 
 

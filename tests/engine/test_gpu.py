@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from pie_cli.engine.decode import execute
-from pie_cli.engine.gate import run_gate
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import make_plan
-from pie_cli.engine.refresh import refresh
-from pie_cli.spans import Alignment
+from pie_cli.engine.gate.checks import run_gate
+from pie_cli.engine.recompute import refresh
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import make_plan
 from tests.engine.helpers import (
     EDITS,
     N_TOKENS,

@@ -7,10 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pie_cli.engine.decode import DecodeOptions, decode_line, execute
-from pie_cli.engine.gate import run_gate
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import make_plan
-from pie_cli.spans import Alignment, KeptRun
+from pie_cli.engine.gate.checks import run_gate
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import make_plan
+from pie_cli.text.matching import KeptRun
 
 STAND_IN = Path(__file__).parents[3] / "shared" / "models" / "stand-in-6m"
 

@@ -9,15 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pie_cli.engine.cache import EditedCache
 from pie_cli.engine.decode import DecodeOptions, Line
-from pie_cli.engine.gate import UnusableModel
-from pie_cli.engine.gate_memory import Verdict, judge
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.prompt_cache import EditedCache
-from pie_cli.engine.stock import StockCache
-from pie_cli.engine.stock_model import StockAbility, StockState, find_ability, whole_logits
-from pie_cli.engine.threshold import ThresholdCache
-from pie_cli.spans import Alignment, KeptRun
+from pie_cli.engine.gate.checks import UnusableModel
+from pie_cli.engine.gate.memory import Verdict, judge
+from pie_cli.engine.plain.cache import StockCache
+from pie_cli.engine.plain.model import StockAbility, StockState, find_ability, whole_logits
+from pie_cli.engine.plain.threshold import ThresholdCache
+from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.alignment import Alignment
+from pie_cli.text.matching import KeptRun
 from tests.engine.families import FALLING_BACK, build, falling_back
 from tests.engine.helpers import random_ids
 

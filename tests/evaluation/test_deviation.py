@@ -2,12 +2,12 @@
 
 import torch
 
-from pie_cli.editing.hunks import align
 from pie_cli.engine.decode import execute
-from pie_cli.engine.plan import make_plan
 from pie_cli.evaluation.deviation import LAYERS, deviating_positions
+from pie_cli.plan.alignment import align
+from pie_cli.plan.plan import make_plan
+from pie_cli.plan.strategies import Budget
 from pie_cli.session import EditableModel
-from pie_cli.strategies import Budget
 from tests.conftest import SOURCE
 from tests.evaluation.test_eviction import cached
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pie_cli.engine.plain.model import StockAbility
 from pie_cli.engine.rope import LayerRotation, ModelRotation
-from pie_cli.engine.stock_model import StockAbility
 from pie_cli.evaluation.diagnosis import RopeGroup, describe, group_layers
 from pie_cli.session import EditableModel
 

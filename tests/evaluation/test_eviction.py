@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from pie_cli.editing.hunks import align
 from pie_cli.engine.forward import encode
-from pie_cli.engine.kv_cache import SlotCache
-from pie_cli.engine.plan import make_plan
+from pie_cli.engine.slots import SlotCache
 from pie_cli.evaluation.eviction import kept_runs, run
+from pie_cli.plan.alignment import align
+from pie_cli.plan.plan import make_plan
+from pie_cli.plan.strategies import Evict, parse
 from pie_cli.session import EditableModel
-from pie_cli.spans import KeptRun
-from pie_cli.strategies import Evict, parse
+from pie_cli.text.matching import KeptRun
 from tests.conftest import SOURCE
 
 EDITED = SOURCE.replace("size = width * height + 3", "size = height")

@@ -5,8 +5,6 @@ from itertools import islice
 import pytest
 
 from pie_cli.config import Settings
-from pie_cli.editing.hunks import align
-from pie_cli.engine.plan import make_plan
 from pie_cli.errors import CacheCapacityError, InputError
 from pie_cli.evaluation.environment import describe
 from pie_cli.evaluation.latency import EXACT_EVERY, Row, measure, runs_in, stock_forward_ms
@@ -18,8 +16,10 @@ from pie_cli.evaluation.workload import (
     source_lines,
     without_last_lines,
 )
+from pie_cli.plan.alignment import align
+from pie_cli.plan.plan import make_plan
+from pie_cli.plan.strategies import BENCHED
 from pie_cli.session import EditableModel, EditSession
-from pie_cli.strategies import BENCHED
 
 SETTINGS = Settings(max_tokens=4, chunk_tokens=128)
 WORKLOAD = Workload((160, 320), EDITS, (1, 4), repeats=2)

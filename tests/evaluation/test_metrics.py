@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pie_cli.engine.forward import encode
-from pie_cli.engine.kv_cache import SlotCache
+from pie_cli.engine.slots import SlotCache
 from pie_cli.evaluation.metrics import (
     edit_similarity,
     exact_match,

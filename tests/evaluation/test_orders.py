@@ -10,7 +10,7 @@ from pie_cli.cli.orders import main
 from pie_cli.config import Settings
 from pie_cli.errors import InputError
 from pie_cli.evaluation.orders import HiddenLine, compare_orders, read_hidden_lines
-from pie_cli.models.fim import PSM, SPM
+from pie_cli.prompt.fim import PSM, SPM
 from pie_cli.session import EditableModel
 from tests.conftest import SOURCE
 

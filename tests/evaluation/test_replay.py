@@ -6,8 +6,8 @@ from pie_cli.evaluation.cases import EvalSession
 from pie_cli.evaluation.outcomes import Record
 from pie_cli.evaluation.replay import Policy, Replayer, count_saves, policies
 from pie_cli.evaluation.trial import Laboratory
+from pie_cli.plan.strategies import parse
 from pie_cli.session import EditableModel
-from pie_cli.strategies import parse
 from tests.evaluation.helpers import LINES, TEXT
 
 

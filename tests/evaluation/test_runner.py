@@ -5,18 +5,18 @@ from dataclasses import replace
 
 import pytest
 
-from pie_cli.editing.hunks import align
 from pie_cli.engine.decode import execute
-from pie_cli.engine.plan import make_plan
 from pie_cli.errors import ModelError
 from pie_cli.evaluation.cutting import cut
 from pie_cli.evaluation.metrics import next_token_kl
 from pie_cli.evaluation.outcomes import Outcome, Record, record_from_json, record_to_json
 from pie_cli.evaluation.runner import CaseRunner, changed_tokens, moved_tokens
 from pie_cli.evaluation.trial import FULL, Laboratory
+from pie_cli.plan.alignment import Alignment, align
+from pie_cli.plan.plan import make_plan
+from pie_cli.plan.strategies import parse
 from pie_cli.session import EditableModel, EditSession, Settings
-from pie_cli.spans import Alignment, KeptRun
-from pie_cli.strategies import parse
+from pie_cli.text.matching import KeptRun
 from tests.evaluation.helpers import case
 
 NAMES = ("full", "prefix", "cfe", "pie", "pie+seam:3", "pie+random:20%", "pie+deviation:20%")

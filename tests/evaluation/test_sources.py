@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pie_cli.editing.hunks import diff_lines, split_lines
 from pie_cli.errors import InputError, PieError
 from pie_cli.evaluation import hub, sources
 from pie_cli.evaluation.documents import reach_start
 from pie_cli.evaluation.sources import TASKS, TaskOptions, load, spread
+from pie_cli.text.edit import diff_lines, split_lines
 from tests.evaluation.test_adversarial import SOURCE
 
 FILE = "".join(

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from pie_cli.editing.tokens import splits_at_newlines
 from pie_cli.models.nano.tokenizer import SPECIAL_TOKENS, save_tokenizer, special_ids
 from pie_cli.models.registry import EMBEDDED_FOLDER
+from pie_cli.prompt.tokenizer import splits_at_newlines
 
 
 @pytest.fixture(scope="session", params=["trained here", "embedded"])

@@ -1,1 +1,0 @@
-"""From two texts or a patch to token ids that line up."""

@@ -1,0 +1,1 @@
+"""The gate: whether a model's cache may be edited."""

@@ -1,0 +1,1 @@
+"""Exact prediction on transformers' own cache."""

@@ -1,0 +1,1 @@
+"""What an edit keeps of a cache: numbers only."""

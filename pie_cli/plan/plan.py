@@ -1,0 +1,183 @@
+"""The edit plan: which tokens are taken over from the cache, which run through the model."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from pie_cli.engine.stored import StoredRun
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.strategies import parse
+from pie_cli.text.matching import KeptRun
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with the cache for one new sequence; every strategy is only another plan.
+
+    Attributes:
+        strategy: its name, repairs included.
+        length: tokens of the new sequence.
+        kept: runs taken over from the cache, ascending by `new_start`.
+        fresh: positions to run through the model, ascending; `kept`, `stored` and `fresh` cover the
+            sequence exactly once.
+        rotate: whether the keys of moved runs are re-rotated to their new positions.
+        stored: runs taken over from copies of exact keys and values, ascending.
+    """
+
+    strategy: str
+    length: int
+    kept: tuple[KeptRun, ...]
+    fresh: tuple[int, ...]
+    rotate: bool
+    stored: tuple[StoredRun, ...] = ()
+
+    @cached_property
+    def reused(self) -> int:
+        """Tokens taken over, from the cache or from copies."""
+        return sum(run.length for run in self.kept) + self.restored
+
+    @cached_property
+    def restored(self) -> int:
+        """Tokens taken over from copies, exactly; part of `reused`."""
+        return sum(run.stop - run.start for run in self.stored)
+
+    @cached_property
+    def shifted(self) -> int:
+        """Tokens taken over at another position than before; part of `reused`."""
+        return sum(run.length for run in self.kept if run.delta)
+
+    @property
+    def encoded(self) -> int:
+        """Tokens that run through the model; `reused + encoded == length`."""
+        return len(self.fresh)
+
+
+def make_plan(strategy: str, alignment: Alignment, refresh: Iterable[int] = ()) -> Plan:
+    """Turn an alignment into the plan of one strategy.
+
+    The last token is always fresh: its logits are what the prediction starts from.
+
+    Args:
+        strategy: `full` (full recompute: nothing kept), `prefix` (the run before the first change
+            kept), `cfe` (every run kept, keys left as they are) or `pie` (every run kept, keys
+            re-rotated). Repairs in the name change nothing here: `refresh` has their positions.
+        alignment: the kept runs between the cached and the new sequence.
+        refresh: positions in the new sequence that become fresh as well, ascending: a repair.
+
+    Raises:
+        InputError: for an unknown strategy.
+        ValueError: for an empty sequence (a prompt always has its head token)
+            or runs that overlap or leave the sequences.
+    """
+    base = parse(strategy).base
+    if alignment.new_length < 1:
+        raise ValueError("a plan needs at least one token: the prompt's head")
+    _validate(alignment)
+    kept = _clip(_candidates(base, alignment), alignment.new_length - 1)
+    kept = _without(kept, [(position, position + 1) for position in refresh])
+    return Plan(
+        strategy=strategy,
+        length=alignment.new_length,
+        kept=kept,
+        fresh=uncovered(kept, alignment.new_length),
+        rotate=base == "pie",
+    )
+
+
+def restoring(plan: Plan, stored: Iterable[StoredRun]) -> Plan:
+    """Return a plan that takes what copies there are instead of keeping or encoding it.
+
+    Args:
+        plan: of any strategy.
+        stored: runs ascending without overlap; none covers the last token, which must be fresh.
+
+    Raises:
+        ValueError: when a run covers the last token, or none of the sequence.
+    """
+    runs = tuple(stored)
+    if not runs:
+        return plan
+    if runs[0].start < 0 or runs[-1].stop >= plan.length:
+        raise ValueError(f"copies up to {runs[-1].stop} for a plan of {plan.length} tokens")
+    return replace(
+        plan,
+        kept=_without(plan.kept, [(run.start, run.stop) for run in runs]),
+        fresh=tuple(
+            position
+            for position in plan.fresh
+            if not any(run.start <= position < run.stop for run in runs)
+        ),
+        stored=runs,
+    )
+
+
+def uncovered(kept: Iterable[KeptRun], length: int) -> tuple[int, ...]:
+    """List the positions below `length` that no run covers; runs ascend by `new_start`."""
+    fresh: list[int] = []
+    reached = 0
+    for run in kept:
+        fresh.extend(range(reached, run.new_start))
+        reached = run.new_stop
+    fresh.extend(range(reached, length))
+    return tuple(fresh)
+
+
+def _candidates(base: str, alignment: Alignment) -> tuple[KeptRun, ...]:
+    if base == "full":
+        return ()
+    if base == "prefix":
+        return (KeptRun(0, 0, alignment.first_change),)
+    return alignment.runs
+
+
+def _clip(runs: Iterable[KeptRun], stop: int) -> tuple[KeptRun, ...]:
+    """Cut the runs off at the new position `stop`, drop what is empty, join what continues."""
+    kept: list[KeptRun] = []
+    for run in runs:
+        length = min(run.length, stop - run.new_start)
+        if length <= 0:
+            continue
+        last = kept[-1] if kept else None
+        if last and last.new_stop == run.new_start and last.delta == run.delta:
+            kept[-1] = KeptRun(last.old_start, last.new_start, last.length + length)
+        else:
+            kept.append(KeptRun(run.old_start, run.new_start, length))
+    return tuple(kept)
+
+
+def _without(kept: Iterable[KeptRun], spans: Sequence[tuple[int, int]]) -> tuple[KeptRun, ...]:
+    """Take ascending spans of new positions out of the runs."""
+    left: list[KeptRun] = []
+    index = 0
+    for run in kept:
+        start = run.new_start
+        while index < len(spans) and spans[index][0] < run.new_stop:
+            low, high = spans[index]
+            if start < low:
+                left.append(KeptRun(start - run.delta, start, low - start))
+            start = max(start, high)
+            if high > run.new_stop:
+                # It reaches into the next run.
+                break
+            index += 1
+        if start < run.new_stop:
+            left.append(KeptRun(start - run.delta, start, run.new_stop - start))
+    return tuple(left)
+
+
+def _validate(alignment: Alignment) -> None:
+    reached = 0
+    for run in alignment.runs:
+        if run.length < 0 or run.old_start < 0 or run.new_start < reached:
+            raise ValueError(f"runs must ascend without overlap in the new sequence: {run}")
+        if run.new_stop > alignment.new_length or run.old_stop > alignment.old_length:
+            raise ValueError(
+                f"{run} leaves sequences of {alignment.old_length} "
+                f"and {alignment.new_length} tokens"
+            )
+        reached = run.new_stop
+    reached = 0
+    for run in sorted(alignment.runs, key=lambda run: run.old_start):
+        if run.old_start < reached:
+            raise ValueError(f"runs must not overlap in the old sequence: {run}")
+        reached = run.old_stop

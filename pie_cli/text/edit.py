@@ -1,0 +1,126 @@
+"""Edits: what changed from one version of a document to the next, in lines."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pie_cli.text.matching import KeptRun, common_prefix, common_suffix, ordered_runs
+
+MAX_LINE_AREA = 1 << 24
+"""Old times new lines up to which a change is matched by LCS: about 4,000 on each side, 3 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineHunk:
+    """A span of old lines replaced by a span of new lines; counted from 0, half-open.
+
+    Attributes:
+        old_start: first old line replaced; where nothing is, the line it is inserted before.
+        old_stop: first old line behind them.
+        new_start: first new line.
+        new_stop: first new line behind them.
+    """
+
+    old_start: int
+    old_stop: int
+    new_start: int
+    new_stop: int
+
+    def reversed(self) -> "LineHunk":
+        """Give the hunk that takes this one back."""
+        return LineHunk(self.new_start, self.new_stop, self.old_start, self.old_stop)
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Split a text behind every "\n", as git does; the pieces joined give the text.
+
+    `str.splitlines` would also split at a lone carriage return, a form feed and the like.
+    """
+    lines = text.split("\n")
+    last = lines.pop()
+    pieces = [line + "\n" for line in lines]
+    if last:
+        pieces.append(last)
+    return pieces
+
+
+def diff_lines(old: str, new: str) -> list[LineHunk]:
+    """Find the changed lines between two texts.
+
+    Args:
+        old: text before.
+        new: text after.
+
+    Returns:
+        Hunks in ascending order with at least one unchanged line between them; empty for equal
+        texts. Beyond `MAX_LINE_AREA` the hunks need not be the smallest ones.
+    """
+    if old == new:
+        return []
+    above, below = _common_lines(old, new)
+    skipped = old.count("\n", 0, above)
+    hunks = _diff_lines(old[above : len(old) - below], new[above : len(new) - below])
+    return [
+        LineHunk(
+            skipped + hunk.old_start,
+            skipped + hunk.old_stop,
+            skipped + hunk.new_start,
+            skipped + hunk.new_stop,
+        )
+        for hunk in hunks
+    ]
+
+
+def _diff_lines(old: str, new: str) -> list[LineHunk]:
+    """Find the changed lines between two texts that differ in their first and last lines."""
+    numbers: dict[str, int] = {}
+    old_ids = _numbered(split_lines(old), numbers)
+    new_ids = _numbered(split_lines(new), numbers)
+    return _gaps_as_hunks(ordered_runs(old_ids, new_ids, MAX_LINE_AREA), len(old_ids), len(new_ids))
+
+
+def _common_lines(old: str, new: str) -> tuple[int, int]:
+    """Return the characters that the equal lines at both ends take up, compared in C.
+
+    So a save of a long file costs what changed, not what it holds.
+    """
+    limit = min(len(old), len(new))
+    above = common_prefix(old, new)
+    above = old.rfind("\n", 0, above) + 1
+    below = common_suffix(old, new, limit - above)
+    starts = [len(old) - below, len(new) - below]
+    if not all(
+        start == above or text[start - 1] == "\n"
+        for start, text in zip(starts, (old, new), strict=True)
+    ):
+        newline = old.find("\n", starts[0])
+        below = len(old) - newline - 1 if newline >= 0 else 0
+    return above, below
+
+
+def _numbered(lines: Iterable[str], numbers: dict[str, int]) -> list[int]:
+    """Number equal lines equally: rapidfuzz compares hashes only, which ints make exact."""
+    return [numbers.setdefault(line, len(numbers)) for line in lines]
+
+
+def _gaps_as_hunks(runs: list[KeptRun], old_length: int, new_length: int) -> list[LineHunk]:
+    """Turn what lies between kept runs of lines into hunks."""
+    hunks = []
+    old_at = new_at = 0
+    for run in [*runs, KeptRun(old_length, new_length, 0)]:
+        if run.old_start > old_at or run.new_start > new_at:
+            hunks.append(LineHunk(old_at, run.old_start, new_at, run.new_start))
+        old_at, new_at = run.old_stop, run.new_stop
+    return hunks
+
+
+def moved_line(line: int, hunks: Sequence[LineHunk]) -> int:
+    """Return where the beginning of a 0-based line stands after an edit."""
+    delta = 0
+    for hunk in hunks:
+        if hunk.old_stop <= line:
+            delta = hunk.new_stop - hunk.old_stop
+        elif hunk.old_start <= line:
+            return hunk.new_start + min(line - hunk.old_start, hunk.new_stop - hunk.new_start)
+        else:
+            break
+    return line + delta

@@ -1,0 +1,1 @@
+"""Documents of a running pie, and the sessions that follow them."""
