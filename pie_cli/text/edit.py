@@ -30,6 +30,51 @@ class LineHunk:
         return LineHunk(self.new_start, self.new_stop, self.old_start, self.old_stop)
 
 
+@dataclass(frozen=True)
+class Edit:
+    """What changed from one version of a document to the next, whoever found it.
+
+    Found once, by a diff, a patch or an editor, and then used for all that follows an edit.
+
+    Attributes:
+        before: the whole text before.
+        after: the whole text after.
+        hunks: the changed lines, ascending, with at least one unchanged line between them.
+    """
+
+    before: str
+    after: str
+    hunks: tuple[LineHunk, ...]
+
+    @classmethod
+    def between(cls, before: str, after: str) -> "Edit":
+        """Find what changed between two versions."""
+        return cls(before, after, tuple(diff_lines(before, after)))
+
+    @property
+    def lowest(self) -> LineHunk | None:
+        """The bottom-most hunk; None where nothing changed."""
+        return self.hunks[-1] if self.hunks else None
+
+    @property
+    def lines_added(self) -> int:
+        """New lines of the hunks."""
+        return sum(hunk.new_stop - hunk.new_start for hunk in self.hunks)
+
+    @property
+    def lines_removed(self) -> int:
+        """Old lines of the hunks."""
+        return sum(hunk.old_stop - hunk.old_start for hunk in self.hunks)
+
+    def reversed(self) -> "Edit":
+        """Give the edit that takes this one back."""
+        return Edit(self.after, self.before, tuple(hunk.reversed() for hunk in self.hunks))
+
+    def moved_line(self, line: int) -> int:
+        """Return where the beginning of a 0-based line is after the edit."""
+        return moved_line(line, self.hunks)
+
+
 def split_lines(text: str) -> list[str]:
     r"""Split a text behind every "\n", as git does; the pieces joined give the text.
 
