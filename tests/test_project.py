@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pie_cli"
 
 HOMES = {
     "rich": ["cli/render.py", "models/nano/*"],
-    "watchdog": ["watching/watcher.py"],
+    "watchdog": ["watching/system.py"],
     "unidiff": ["text/patches.py"],
     "pathspec": ["watching/ignoring.py"],
     "rapidfuzz": ["text/matching.py", "evaluation/metrics.py", "models/nano/*"],

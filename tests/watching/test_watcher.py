@@ -5,8 +5,7 @@ import os
 import shutil
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,47 +14,9 @@ from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
 from pie_cli.errors import InputError, PieError
-from pie_cli.watching.watcher import (
-    MAX_WAIT_MS,
-    FileEvent,
-    Shortfall,
-    WatchdogSource,
-    Watcher,
-    names_on_the_way,
-    watch,
-)
-
-QUIET = None
-
-
-class Script:
-    """A source that plays events; a QUIET between them is a pause as long as the debounce."""
-
-    def __init__(self, stop: threading.Event, *events: FileEvent | None) -> None:
-        self.stop = stop
-        self.events = deque(events)
-        self.folders: list[dict[Path, bool]] = []
-        self.renewed: list[set[Path]] = []
-        self.closed = 0
-
-    def follow(
-        self,
-        folders: Mapping[Path, bool],
-        renew: Callable[[Path], bool],
-        spare: Collection[Path] = (),
-    ) -> Shortfall | None:
-        self.renewed.append({folder for folder in folders if renew(folder)})
-        self.folders.append(dict(folders))
-        return None
-
-    def next(self, timeout_s: float) -> FileEvent | None:
-        if self.events:
-            return self.events.popleft()
-        self.stop.set()
-        return None
-
-    def close(self) -> None:
-        self.closed += 1
+from pie_cli.watching.system import FileEvent, WatchdogSource
+from pie_cli.watching.watcher import MAX_WAIT_MS, Watcher, names_on_the_way, watch
+from tests.watching.scripted import QUIET, Script, changed, renamed
 
 
 def played(paths: list[Path], *events: FileEvent | None) -> tuple[list[set[Path]], Script]:
@@ -64,14 +25,6 @@ def played(paths: list[Path], *events: FileEvent | None) -> tuple[list[set[Path]
     changes = list(watch(paths, stop=stop, backend=lambda: script))
     assert script.closed
     return changes, script
-
-
-def changed(path: Path) -> FileEvent:
-    return FileEvent(path, renamed=False)
-
-
-def renamed(path: Path) -> FileEvent:
-    return FileEvent(path, renamed=True)
 
 
 @pytest.fixture
@@ -111,7 +64,7 @@ def test_a_file_that_is_written_without_end_is_reported_all_the_same(file: Path)
         [file], stop=stop, backend=lambda: script, clock=lambda: next(ticks) * MAX_WAIT_MS / 10_000
     )
     assert next(watcher) == {file}
-    assert script.events, "it did not wait for the end"
+    assert script.steps, "it did not wait for the end"
 
 
 def test_stop_ends_the_iteration_and_closes_the_source(file: Path) -> None:
@@ -162,15 +115,12 @@ def test_a_link_that_changes_its_target_moves_the_watch(file: Path) -> None:
     link = base / "current"
     link.symlink_to("project")
 
-    class Retarget(Script):
-        def next(self, timeout_s: float) -> FileEvent | None:
-            if len(self.events) == 1:
-                link.unlink()
-                link.symlink_to("new")
-            return super().next(timeout_s)
+    def retarget() -> None:
+        link.unlink()
+        link.symlink_to("new")
 
     stop = threading.Event()
-    script = Retarget(stop, renamed(link))
+    script = Script(stop, retarget, renamed(link))
     assert list(watch([link / "x.py"], stop=stop, backend=lambda: script)) == [{link / "x.py"}]
     assert script.folders[0].get(base / "project")
     assert script.folders[1].get(base / "new")

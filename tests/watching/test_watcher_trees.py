@@ -5,8 +5,7 @@ import os
 import shutil
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,48 +15,11 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from pie_cli.errors import PieError
-from pie_cli.watching import watcher as watching
+from pie_cli.watching import system
+from pie_cli.watching.system import LINUX, FileEvent, WatchdogSource
 from pie_cli.watching.tree import SourceTree
-from pie_cli.watching.watcher import FileEvent, Shortfall, WatchdogSource, Watcher, watch
-from tests.watching.test_watcher import changed, renamed
-
-
-class Script:
-    """A source that plays events; each may come with something that happens on disk before it."""
-
-    def __init__(
-        self, stop: threading.Event, *events: FileEvent | Callable[[], object] | None
-    ) -> None:
-        self.stop = stop
-        self.events = deque(events)
-        self.folders: list[dict[Path, bool]] = []
-        self.renewed: list[set[Path]] = []
-        self.spare: list[set[Path]] = []
-        self.on_follow: Callable[[], object] = lambda: None
-
-    def follow(
-        self,
-        folders: Mapping[Path, bool],
-        renew: Callable[[Path], bool],
-        spare: Collection[Path] = (),
-    ) -> Shortfall | None:
-        self.renewed.append({folder for folder in folders if renew(folder)})
-        self.folders.append(dict(folders))
-        self.spare.append(set(spare))
-        self.on_follow()
-        return None
-
-    def next(self, timeout_s: float) -> FileEvent | None:
-        while self.events:
-            event = self.events.popleft()
-            if not callable(event):
-                return event
-            event()
-        self.stop.set()
-        return None
-
-    def close(self) -> None:
-        pass
+from pie_cli.watching.watcher import Watcher, watch
+from tests.watching.scripted import Script, changed, renamed
 
 
 def played(
@@ -222,7 +184,7 @@ def test_a_limit_of_the_system_leaves_folders_out_and_says_so(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = threading.Event()
-    above = len(root.parents) if watching._LINUX else 0
+    above = len(root.parents) if LINUX else 0
     monkeypatch.setattr(Limited, "most", above + 2)
     trees = [SourceTree(root)]
     with watch([], stop=stop, trees=trees, backend=partial(WatchdogSource, Limited)) as watcher:
@@ -250,7 +212,7 @@ def test_elsewhere_than_on_linux_one_watch_takes_a_tree_in(
         def unschedule(self, watch: ObservedWatch) -> None:
             scheduled.pop(watch.raw_path)
 
-    monkeypatch.setattr(watching, "_LINUX", False)
+    monkeypatch.setattr(system, "LINUX", False)
     source = partial(WatchdogSource, Noting)
     with watch([], stop=threading.Event(), trees=[SourceTree(root)], backend=source):
         assert scheduled == {str(root): True}
