@@ -17,7 +17,7 @@ from pie_cli.text.applying import locate as place_hunks
 from pie_cli.text.cursor import Spot
 from pie_cli.text.edit import LineHunk, diff_lines
 from pie_cli.text.patches import parse
-from pie_cli.workspace.files import read_source, shown_path
+from pie_cli.watching.files import read_source, shown_path
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def document(
     """Return the one JSON document that `--json` prints."""
     return dump(
         {
-            **prediction_document(session, prediction),
+            **prediction_document(session.path, session.model.loaded, prediction),
             "load_ms": round(spent.load_ms, 3),
             "encode_before_ms": round(spent.encode_before_ms, 3),
             "comparison": comparison_document(comparison) if comparison else None,

@@ -15,8 +15,7 @@ from pie_cli.cli.reports import TextReport
 from pie_cli.cli.tally import Summary
 from pie_cli.cli.watch import WatchOptions, watch_paths
 from pie_cli.config import Settings
-from pie_cli.session import Comparison, EditSession, Prediction
-from pie_cli.workspace.queue import FailedSave, Save
+from pie_cli.workspace.events import Compared, Event, Failed, Predicted
 
 _LONGEST_S = 50.0
 """After which no new edit is saved and what runs is given up."""
@@ -37,7 +36,10 @@ def run(settings: Settings) -> None:
     renderer = Renderer()
     stop = threading.Event()
     # Signals are taken over first and given back last: the file goes in any case.
-    with Interrupts() as interrupts, TemporaryDirectory(prefix="pie-demo-") as folder:
+    with (
+        Interrupts(ends_process=True) as interrupts,
+        TemporaryDirectory(prefix="pie-demo-") as folder,
+    ):
         path = Path(folder) / FILE_NAME
         states = texts()
         path.write_text(states[0], encoding="utf-8")
@@ -132,24 +134,19 @@ class DemoReport(TextReport):
         super().started(beginning)
         self._editor.start()
 
-    def predicted(self, session: EditSession, save: Save, prediction: Prediction) -> None:
-        """Name the edit above its prediction; the first text has no comparison to wait for."""
-        self._renderer.line("")
-        self._renderer.title(_title(save.save_id))
-        self._renderer.prediction(session.path, save.text, prediction)
-        if save.save_id == 0:
+    def tell(self, event: Event) -> None:
+        """Name the edit above its prediction, and hand over to the editor when it is answered."""
+        if not isinstance(event, Predicted):
+            super().tell(event)
+        else:
+            self._renderer.line("")
+            self._renderer.title(_title(event.number))
+            self._renderer.prediction(event.path, event.document.text, event.prediction)
+        first = isinstance(event, Predicted) and event.number == 0
+        self._shown += isinstance(event, Compared)
+        # The first text has no comparison to wait for.
+        if first or isinstance(event, Compared | Failed):
             self._editor.turn()
-
-    def compared(self, comparison: Comparison) -> None:
-        """Hand over to the editor."""
-        super().compared(comparison)
-        self._shown += 1
-        self._editor.turn()
-
-    def failed(self, failed: FailedSave) -> None:
-        """Hand over to the editor: the demo goes on."""
-        super().failed(failed)
-        self._editor.turn()
 
     def stopped(self, summary: Summary) -> None:
         """Say what is missing, and what to do next."""

@@ -9,7 +9,7 @@ from pie_cli.errors import PieError
 from pie_cli.results import Comparison, Prediction
 
 if TYPE_CHECKING:
-    from pie_cli.session import EditSession
+    from pie_cli.models.loading import LoadedModel
     from pie_cli.workspace.pool import SessionPool
 
 SCHEMA = "pie/1"
@@ -22,23 +22,22 @@ class Beginning:
     Attributes:
         paths: the files and folders that are watched, as results name them.
         context: the files that the user wants before the prompt, likewise.
-        sessions: with the model, the settings and the bound of memory.
+        pool: with the model, the settings and the bound of memory.
         n_folders: folders that are watched in and below those named.
         load_ms: what loading the model took.
     """
 
     paths: tuple[str, ...]
     context: tuple[str, ...]
-    sessions: "SessionPool"
+    pool: "SessionPool"
     n_folders: int
     load_ms: float
 
 
-def prediction_document(session: "EditSession", prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction's fields, without `schema`."""
-    loaded = session.model.loaded
+def prediction_document(path: str, loaded: "LoadedModel", prediction: Prediction) -> dict[str, Any]:
+    """Return the fields of a prediction in a file, without `schema`."""
     return {
-        "path": session.path,
+        "path": path,
         "model": loaded.name,
         "device": loaded.device,
         "dtype": loaded.dtype,
@@ -70,8 +69,8 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
 
 def start_document(beginning: Beginning) -> dict[str, Any]:
     """Return the fields of a watch's `start`, without `schema`."""
-    sessions = beginning.sessions
-    loaded, settings = sessions.model.loaded, sessions.settings
+    pool = beginning.pool
+    loaded, settings = pool.model.loaded, pool.settings
     return {
         "path": beginning.paths[0],
         "paths": list(beginning.paths),
@@ -84,7 +83,7 @@ def start_document(beginning: Beginning) -> dict[str, Any]:
         "strategy": settings.strategy,
         "compare": settings.compare,
         "window_tokens": min(settings.context_tokens or loaded.window, loaded.window),
-        "cache_memory_bytes": sessions.limit_bytes,
+        "cache_memory_bytes": pool.limit_bytes,
         "load_ms": round(beginning.load_ms, 3),
     }
 

@@ -20,9 +20,14 @@ class Interrupts:
     anywhere, in case the end itself hangs.
 
     Outside of the main thread, where Python takes no signals, it does nothing.
+
+    Args:
+        ends_process: whether nothing but the process's end comes after it. Where a signal came,
+            others are ignored from then on: one that comes while Python tidies up would kill it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ends_process: bool = False) -> None:
+        self._ends_process = ends_process
         self._count = 0
         self._is_allowed = False
         self._handlers: dict[signal.Signals, Any] = {}
@@ -41,7 +46,11 @@ class Interrupts:
         trace: TracebackType | None,
     ) -> None:
         """Give the signals back."""
+        over = self._ends_process and self.asked
         for number, handler in self._handlers.items():
+            if over:
+                signal.signal(number, signal.SIG_IGN)
+                continue
             # A handler that was not set from Python cannot be set from there again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pie_cli.results import Comparison, Prediction
 from pie_cli.timing import median
+from pie_cli.workspace.events import Compared, Event, Failed, Predicted, Superseded
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class Summary:
     """What became of the saves.
 
     Attributes:
-        saves: texts that were saved, the first text not counted, nor one that the end cut short.
+        saves: texts that were saved, the first text not counted.
         predictions: saves that were answered.
         opened: those of them that were the first of their file, which took encoding all of it.
-        superseded: saves that a newer one overtook.
+        superseded: saves that a newer one overtook, or the end.
         errors: saves that could not be read or predicted in.
         comparisons: predictions that were compared.
         agreed: comparisons that said the same.
@@ -65,6 +66,28 @@ class Tally:
     opened: int = 0
     predictions: list[Prediction] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        """Count what happened."""
+        match event:
+            case Predicted(number=0):
+                pass
+            case Predicted(opened=True):
+                self.saves += 1
+                self.opened += 1
+            case Predicted():
+                self.saves += 1
+                self.predictions.append(event.prediction)
+            case Compared():
+                self.comparisons.append(event.comparison)
+            case Superseded():
+                self.saves += len(event.changes)
+                self.superseded += len(event.changes)
+            case Failed():
+                self.saves += event.was_read
+                self.errors += 1
+            case _:
+                pass
 
     def summary(self) -> Summary:
         """Sum up so far."""

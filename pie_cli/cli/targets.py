@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from pie_cli.errors import InputError
+from pie_cli.watching.files import read_watched
 from pie_cli.watching.tree import SourceTree
-from pie_cli.workspace.files import read_watched
 
 _TRIED = 8
 

@@ -1,1 +1,1 @@
-"""Documents of a running pie, and the sessions that follow them."""
+"""Documents that are being edited, the sessions that follow them, and what happens to them."""

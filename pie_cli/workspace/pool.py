@@ -1,32 +1,30 @@
-"""One session for each file, within a bound of memory: the least recently used goes."""
+"""One session for each document, within a bound of memory: the least recently used goes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 from pie_cli.config import Settings
-from pie_cli.errors import CacheCapacityError
-from pie_cli.prompt.assembly import ContextFile
-from pie_cli.results import Prediction
-from pie_cli.session import EditableModel, EditSession, OnProgress, ShouldStop, never
+from pie_cli.session import EditableModel, EditSession
+from pie_cli.workspace.documents import Document
+from pie_cli.workspace.events import Dropped
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """A session that had to go.
+@dataclass
+class OpenSession:
+    """A session, and the version of its document that it was brought to.
 
     Attributes:
-        path: its file.
-        freed_bytes: what its cache took.
+        session: of one document.
+        document: None until a text has been encoded.
     """
 
-    path: str
-    freed_bytes: int
+    session: EditSession
+    document: Document | None = None
 
 
 @final
 class SessionPool:
-    """Keeps the sessions of the files that were predicted in last.
+    """Keeps the sessions of the documents that were predicted in last.
 
     Not thread-safe. The session used last always stays, even where it alone is beyond the bound.
 
@@ -43,61 +41,35 @@ class SessionPool:
         self.model = model
         self.settings = settings
         self.limit_bytes = limit_bytes
-        self._sessions: dict[str, EditSession] = {}
-        self._dropped: list[Dropped] = []
+        self._open: dict[str, OpenSession] = {}
+        self._dropped: list[tuple[str, int]] = []
 
     @property
     def cache_bytes(self) -> int:
         """Memory that the caches take."""
-        return sum(session.cache_bytes for session in self._sessions.values())
+        return sum(one.session.cache_bytes for one in self._open.values())
 
-    def text(self, path: str) -> str | None:
-        """Return the text that a file had when it was predicted in last; None where forgotten."""
-        session = self._sessions.get(path)
-        return session.text if session else None
+    def __contains__(self, path: str) -> bool:
+        """Whether a document has a session."""
+        return path in self._open
 
-    def session(self, path: str) -> EditSession:
-        """Return a file's session, a new one where there is none, and count it as used.
-
-        Raises:
-            CacheCapacityError: when the settings leave no room for the file's text.
-        """
-        session = self._sessions.pop(path, None) or EditSession(self.model, path, self.settings)
-        self._sessions[path] = session
-        return session
-
-    def predict(
-        self,
-        path: str,
-        text: str,
-        context: Sequence[ContextFile] = (),
-        should_stop: ShouldStop = never,
-        on_progress: OnProgress | None = None,
-    ) -> Prediction:
-        """Predict in a file's new text, which opens its session if need be.
-
-        Where memory runs out, all other sessions go.
-
-        Args:
-            path: of the file.
-            text: whole.
-            context: other files, in the order in which they stand before it.
-            should_stop: asked between decoding passes of a session that was open.
-            on_progress: told (tokens done, tokens in all) while a text is encoded from scratch;
-                what it raises ends that.
+    def use(self, path: str) -> OpenSession:
+        """Return a document's session, a new one where there is none, and count it as used.
 
         Raises:
-            PieError: when the text cannot be predicted in.
+            CacheCapacityError: when the settings leave no room for the document's text.
         """
-        session = self.session(path)
-        try:
-            return _brought(session, text, context, should_stop, on_progress)
-        except CacheCapacityError as error:
-            # Without a cause in the machine it is the settings that leave no room.
-            if error.__cause__ is None or len(self._sessions) == 1:
-                raise
-            self._drop(list(self._sessions)[:-1])
-        return _brought(session, text, context, should_stop, on_progress)
+        used = self._open.pop(path, None)
+        used = used or OpenSession(EditSession(self.model, path, self.settings))
+        self._open[path] = used
+        return used
+
+    def drop_others(self) -> bool:
+        """Drop all sessions but the one used last, and tell whether there were any."""
+        others = list(self._open)[:-1]
+        for path in others:
+            self._drop(path)
+        return bool(others)
 
     def trim(self) -> list[Dropped]:
         """Keep to the bound.
@@ -106,26 +78,13 @@ class SessionPool:
             The sessions that went since the last time.
         """
         total = self.cache_bytes
-        for path in list(self._sessions)[:-1]:
+        for path in list(self._open)[:-1]:
             if total <= self.limit_bytes:
                 break
-            total -= self._sessions[path].cache_bytes
-            self._drop([path])
+            total -= self._open[path].session.cache_bytes
+            self._drop(path)
         dropped, self._dropped = self._dropped, []
-        return dropped
+        return [Dropped(path, freed, total) for path, freed in dropped]
 
-    def _drop(self, paths: Sequence[str]) -> None:
-        for path in paths:
-            self._dropped.append(Dropped(path, self._sessions.pop(path).cache_bytes))
-
-
-def _brought(
-    session: EditSession,
-    text: str,
-    context: Sequence[ContextFile],
-    should_stop: ShouldStop,
-    on_progress: OnProgress | None,
-) -> Prediction:
-    if session.text is None:
-        return session.open(text, on_progress, context)
-    return session.update(text, should_stop, context=context)
+    def _drop(self, path: str) -> None:
+        self._dropped.append((path, self._open.pop(path).session.cache_bytes))

@@ -12,26 +12,22 @@ from pie_cli.cli.reports import Report
 from pie_cli.cli.tally import Summary
 from pie_cli.cli.watch import WatchOptions, watch_paths
 from pie_cli.config import Settings
-from pie_cli.errors import PieError
-from pie_cli.results import Comparison, Prediction
-from pie_cli.session import EditSession
-from pie_cli.workspace.files import shown_path
-from pie_cli.workspace.pool import Dropped
-from pie_cli.workspace.queue import FailedSave, Save
+from pie_cli.workspace.events import Event, Failed, Predicted, Superseded
+from tests.workspace.played import told
 
 LONGEST_S = 60
 
 
 class Recorder:
-    """A report that keeps the events' names and ids, and may act on them."""
+    """A report that keeps the events' names and numbers, and may act on them."""
 
     def __init__(self, on: Callable[[str], None] = lambda event: None) -> None:
         self.events: list[tuple[Any, ...]] = []
         self.on = on
         self.summary: Summary | None = None
-        self.predictions: list[Prediction] = []
-        self.answered: list[tuple[Save, EditSession]] = []
-        self.lost: list[Save | FailedSave] = []
+        self.answered: list[Predicted] = []
+        self.failed: list[Failed] = []
+        self.superseded: list[int] = []
 
     def _note(self, *event: Any) -> None:
         self.events.append(event)
@@ -40,31 +36,17 @@ class Recorder:
     def started(self, beginning: Beginning) -> None:
         self._note("start")
 
-    def predicted(self, session: EditSession, save: Save, prediction: Prediction) -> None:
-        assert session.text == save.text or session.path != shown_path(save.path)
-        self.predictions.append(prediction)
-        self.answered.append((save, session))
-        self._note("prediction", save.save_id)
-
-    def compared(self, comparison: Comparison) -> None:
-        self._note("comparison")
-
-    def given_up(self) -> None:
-        self._note("given up")
-
-    def superseded(self, saves: Sequence[Save]) -> None:
-        self.lost += saves
-        self._note("superseded", *(save.save_id for save in saves))
-
-    def failed(self, failed: FailedSave) -> None:
-        self.lost.append(failed)
-        self._note("error", failed.save_id)
-
-    def dropped(self, dropped: Sequence[Dropped], cache_bytes: int) -> None:
-        self._note("dropped", *(one.path for one in dropped))
-
-    def noted(self, error: PieError) -> None:
-        self._note("note", error.cause)
+    def tell(self, event: Event) -> None:
+        match event:
+            case Predicted():
+                self.answered.append(event)
+            case Failed():
+                self.failed.append(event)
+            case Superseded():
+                self.superseded += [number for number, _ in event.changes]
+            case _:
+                pass
+        self._note(*told(event))
 
     def stopped(self, summary: Summary) -> None:
         self.summary = summary

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,91 +18,24 @@ from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
 from pie_cli.cli.tally import Tally
-from pie_cli.cli.watch import Follower, reader_is_gone
+from pie_cli.cli.watch import reader_is_gone
 from pie_cli.config import Settings
 from pie_cli.errors import ExitCode, InputError
-from pie_cli.session import EditableModel, EditSession, Prediction
-from pie_cli.workspace.context import Context
-from pie_cli.workspace.pool import Dropped, SessionPool
-from pie_cli.workspace.queue import FailedSave, Save, Saves, Taken
+from pie_cli.session import EditableModel, EditSession
+from pie_cli.workspace.documents import Document
+from pie_cli.workspace.events import (
+    Compared,
+    ComparisonStopped,
+    Dropped,
+    Event,
+    Failed,
+    Noted,
+    Predicted,
+    Superseded,
+)
+from pie_cli.workspace.pool import SessionPool
 from tests.cli.helpers import LONGEST_S, Recorder, watched
 from tests.conftest import SOURCE, WINDOW
-
-# --- the queue of saves --------------------------------------------------------------------------
-
-
-X = Path("x.py")
-
-
-def pumped(*states: str | InputError, known: str = "a") -> Saves:
-    """Return saves that looked at the file once for each state, and have not ended."""
-    remaining = iter(states)
-
-    def read(path: Path, named: bool) -> str:
-        assert (path, named) == (X, True)
-        state = next(remaining)
-        if isinstance(state, InputError):
-            raise state
-        return state
-
-    saves = Saves((), {X: known}, threading.Event(), read=read)
-    for _ in states:
-        saves._look(X)
-    return saves
-
-
-def test_the_newest_save_wins_and_the_others_are_named() -> None:
-    saves = pumped("b", "c", "d")
-    assert saves.newer_than(2)
-    assert not saves.newer_than(3)
-    taken = saves.take(0)
-    assert taken.newest == Save(3, X, "d")
-    assert taken.superseded == (Save(1, X, "b"), Save(2, X, "c"))
-    assert saves.take(0) == Taken()
-
-
-def test_an_unchanged_text_is_no_save() -> None:
-    saves = pumped("a", "b", "b", "a", "a")
-    assert saves.take(0) == Taken((Save(1, X, "b"), Save(2, X, "a")))
-
-
-def test_a_failure_that_lasts_is_one_and_does_not_overtake() -> None:
-    missing = InputError("there is no file x.py")
-    saves = pumped(missing, missing, InputError("x.py is binary"))
-    taken = saves.take(0)
-    assert taken.newest is None
-    assert [(failed.save_id, failed.path, failed.error.cause) for failed in taken.failed] == [
-        (1, X, "there is no file x.py"),
-        (2, X, "x.py is binary"),
-    ]
-    assert not saves.newer_than(0)
-
-
-def test_behind_a_failure_the_same_text_says_that_all_is_well() -> None:
-    missing = InputError("there is no file x.py")
-    taken = pumped(missing, "a", missing).take(0)
-    assert taken.newest == Save(2, X, "a")
-    assert [failed.save_id for failed in taken.failed] == [1, 3]
-
-
-def test_the_end_stops_and_a_failed_watch_raises() -> None:
-    def broken() -> Iterator[list[Path]]:
-        raise InputError("the folder cannot be read")
-        yield
-
-    for changes, raises in (((), False), (broken(), True)):
-        stop = threading.Event()
-        saves = Saves(changes, {X: "a"}, stop)
-        with saves:
-            if raises:
-                with pytest.raises(InputError, match="the folder"):
-                    saves.take(LONGEST_S)
-            else:
-                assert saves.take(LONGEST_S) == Taken()
-        assert saves.ended
-        assert saves.stopped
-        assert saves.overtaken(99)
-
 
 # --- signals -------------------------------------------------------------------------------------
 
@@ -143,148 +76,9 @@ def test_other_threads_leave_the_signals_alone() -> None:
     assert handlers == [signal.getsignal(signal.SIGINT)]
 
 
-# --- answering -----------------------------------------------------------------------------------
-
-
-class PlayedSaves:
-    """Saves that come as scripted; `overtaken_after[id]` looks later a newer one is there."""
-
-    def __init__(self, *taken: Taken, overtaken_after: dict[int, int] | None = None) -> None:
-        self.script = list(taken)
-        self.looks = dict(overtaken_after or {})
-        self.ended = self.stopped = False
-
-    def take(self, timeout_s: float) -> Taken:
-        self.ended = not self.script
-        return self.script.pop(0) if self.script else Taken()
-
-    def newer_than(self, save_id: int) -> bool:
-        return self.looks.get(save_id, 1) <= 0
-
-    def moved_on(self, save_id: int, path: Path) -> bool:
-        return False
-
-    def overtaken(self, save_id: int) -> bool:
-        if save_id in self.looks:
-            self.looks[save_id] -= 1
-        return self.newer_than(save_id)
-
-
-def followed(
-    model: EditableModel, saves: PlayedSaves, **settings: Any
-) -> tuple[Recorder, Tally, EditSession]:
-    options = Settings(max_tokens=8, **settings)
-    sessions = SessionPool(model, options, 1 << 30)
-    recorder, tally = Recorder(), Tally(options.strategy, options.compare)
-    context = Context({}, keeps_saved=False, budget_tokens=0, show=str)
-    with Interrupts() as interrupts:
-        follower = Follower(
-            sessions,
-            saves,  # type: ignore[arg-type]
-            context,
-            recorder,
-            tally,
-            interrupts,
-            Renderer(),
-        )
-        follower.first(AREA, SOURCE)
-        follower.follow()
-    return recorder, tally, sessions.session("area.py")
-
-
 AREA = Path("area.py")
-
-
-def saved(*saves: tuple[int, str] | FailedSave) -> Taken:
-    """Return what comes in when a file is saved again and again."""
-    return Taken(
-        tuple(one if isinstance(one, FailedSave) else Save(one[0], AREA, one[1]) for one in saves)
-    )
-
-
 FIRST = "import math\n" + SOURCE
 SECOND = FIRST.replace("size", "extent")
-
-
-def test_each_save_is_answered_and_compared(tiny_model: EditableModel) -> None:
-    saves = PlayedSaves(saved((1, FIRST)), Taken(), saved((2, SECOND)))
-    recorder, tally, _ = followed(tiny_model, saves)
-    assert recorder.events == [
-        ("prediction", 0),
-        ("prediction", 1),
-        ("comparison",),
-        ("prediction", 2),
-        ("comparison",),
-    ]
-    summary = tally.summary()
-    assert (summary.saves, summary.predictions, summary.comparisons) == (2, 2, 2)
-    assert summary.agreement_pct in {0.0, 50.0, 100.0}
-    assert summary.prediction_ms
-    assert summary.comparison_ms
-
-
-def test_a_line_cut_short_by_a_newer_save_is_superseded_and_nothing_is_lost(
-    tiny_model: EditableModel,
-) -> None:
-    saves = PlayedSaves(saved((1, FIRST)), saved((2, SECOND)), overtaken_after={1: 1})
-    recorder, tally, session = followed(tiny_model, saves)
-    assert recorder.events == [
-        ("prediction", 0),
-        ("superseded", 1),
-        ("prediction", 2),
-        ("comparison",),
-    ]
-    assert (tally.saves, tally.superseded) == (2, 1)
-    assert session.text == SECOND
-
-
-def test_a_comparison_gives_way_to_a_newer_save(tiny_model: EditableModel) -> None:
-    options = {"chunk_tokens": 64, "strategy": "full", "at": "end"}
-    # More looks than a line has passes: the comparison's second chunk is not begun.
-    saves = PlayedSaves(saved((1, FIRST)), saved((2, SECOND)), overtaken_after={1: 9})
-    recorder, tally, _ = followed(tiny_model, saves, **options)
-    assert recorder.events[1:4] == [("prediction", 1), ("given up",), ("prediction", 2)]
-    assert len(tally.comparisons) == 1
-
-
-def test_without_comparison_none_is_given_up(tiny_model: EditableModel) -> None:
-    recorder, tally, _ = followed(tiny_model, PlayedSaves(saved((1, FIRST))), compare="none")
-    assert recorder.events == [("prediction", 0), ("prediction", 1)]
-    assert tally.summary().agreement_pct is None
-
-
-def test_failures_are_reported_and_the_next_save_is_answered(
-    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    update = EditSession.update
-
-    def refusing(session: EditSession, text: str, *rest: Any, **named: Any) -> Prediction:
-        if text == "refused":
-            raise InputError("line 9 is outside the file")
-        return update(session, text, *rest, **named)
-
-    monkeypatch.setattr(EditSession, "update", refusing)
-    gone = FailedSave(1, AREA, InputError("there is no file"))
-    saves = PlayedSaves(
-        saved(gone), saved((2, FIRST), (3, SECOND), (4, "refused")), saved((5, FIRST))
-    )
-    recorder, tally, _ = followed(tiny_model, saves, compare="none")
-    assert recorder.events == [
-        ("prediction", 0),
-        ("error", 1),
-        ("superseded", 2, 3),
-        ("error", 4),
-        ("prediction", 5),
-    ]
-    assert (tally.saves, tally.superseded, tally.errors) == (4, 2, 2)
-
-
-def test_a_spot_survives_that_the_file_shrinks(tiny_model: EditableModel) -> None:
-    line = SOURCE.count("\n")
-    saves = PlayedSaves(saved((1, "a = 1\n")), saved((2, "")), saved((3, SOURCE)))
-    recorder, tally, _ = followed(tiny_model, saves, at=str(line))
-    assert tally.errors == 0
-    assert [prediction.at.line for prediction in recorder.predictions] == [line, 2, 1, line + 1]
 
 
 # --- a watched file ------------------------------------------------------------------------------
@@ -383,24 +177,28 @@ def test_what_cannot_be_watched_is_refused_before_a_model_is_loaded(
 
 def told(report: Report, model: EditableModel) -> None:
     """Tell a report of every kind of event."""
-    sessions = SessionPool(model, Settings(max_tokens=8), 1 << 30)
-    session = sessions.session("area.py")
+    pool = SessionPool(model, Settings(max_tokens=8), 1 << 30)
+    session = pool.use("area.py").session
     tally = Tally("pie", "full")
-    report.started(Beginning(("area.py",), ("b.py",), sessions, 0, 12.0))
-    report.predicted(session, Save(0, AREA, SOURCE), session.open(SOURCE))
-    prediction = session.update(FIRST)
-    report.predicted(session, Save(1, AREA, FIRST), prediction)
+    report.started(Beginning(("area.py",), ("b.py",), pool, 0, 12.0))
+
+    def tell(event: Event) -> None:
+        tally.add(event)
+        report.tell(event)
+
+    opened, text = session.open(SOURCE), Document(AREA, 0, SOURCE)
+    tell(Predicted(0, AREA, text, "area.py", opened, opened=True))
+    text = Document(AREA, 1, FIRST)
+    tell(Predicted(1, AREA, text, "area.py", session.update(FIRST), opened=False))
     comparison = session.compare()
     assert comparison
-    report.compared(comparison)
-    report.given_up()
-    report.superseded((Save(2, AREA, ""), Save(3, Path("b.py"), "")))
-    report.failed(FailedSave(4, AREA, InputError("a\x1b[31mb is binary", "mend it")))
-    report.dropped((Dropped("b.py", 1_000),), 2_000)
-    report.noted(InputError("too many folders", "name one"))
-    tally.saves, tally.superseded, tally.errors = 4, 2, 1
-    tally.predictions.append(prediction)
-    tally.comparisons.append(comparison)
+    tell(Compared(1, "area.py", comparison))
+    tell(ComparisonStopped(1))
+    tell(Superseded(((2, AREA), (3, Path("b.py")))))
+    tell(Failed(4, AREA, InputError("a\x1b[31mb is binary", "mend it")))
+    tell(Dropped("b.py", 1_000, 2_000))
+    tell(Noted(InputError("too many folders", "name one")))
+    tell(Superseded(((5, AREA),), at_end=True))
     report.stopped(tally.summary())
 
 
@@ -412,9 +210,15 @@ def test_text_names_what_happened(
     assert "\x1b" not in captured.out + captured.err
     assert "is binary" in captured.err
     assert "mend it; watching goes on" in captured.err
-    for part in ("Watching area.py", "+1 -0 lines", "given up", "2 saves superseded"):
+    for part in (
+        "Watching area.py",
+        "+1 -0 lines",
+        "not finished",
+        "2 saves superseded",
+        "1 save not",
+    ):
         assert part in captured.out
-    end = captured.out[captured.out.index("4 saves, 2 superseded, 1 error") :]
+    end = captured.out[captured.out.index("4 saves, 3 superseded, 1 error") :]
     assert "median of 1" in end
     assert " of 1 comparisons" in end
 
@@ -435,7 +239,8 @@ def test_json_is_one_document_a_line_with_event_and_id(
         ("error", 4),
         ("dropped", 4),
         ("note", 4),
-        ("stop", 4),
+        ("superseded", 5),
+        ("stop", 5),
     ]
     assert [document.get("path") for document in documents] == [
         *["area.py"] * 5,
@@ -443,10 +248,11 @@ def test_json_is_one_document_a_line_with_event_and_id(
         "area.py",
         "b.py",
         None,
+        "area.py",
         None,
     ]
     stop = documents[-1]
-    assert (stop["saves"], stop["superseded"], stop["errors"]) == (4, 2, 1)
+    assert (stop["saves"], stop["superseded"], stop["errors"]) == (4, 3, 1)
     assert set(stop["median_ms"]) == {"prediction", "comparison"}
 
 
@@ -454,8 +260,8 @@ def test_json_is_one_document_a_line_with_event_and_id(
 def test_the_window_told_is_the_one_there_is(
     tiny_model: EditableModel, asked: int | None, told: int
 ) -> None:
-    sessions = SessionPool(tiny_model, Settings(context_tokens=asked), 1)
-    beginning = Beginning(("area.py",), (), sessions, 0, 1.0)
+    pool = SessionPool(tiny_model, Settings(context_tokens=asked), 1)
+    beginning = Beginning(("area.py",), (), pool, 0, 1.0)
     assert start_document(beginning)["window_tokens"] == told
 
 

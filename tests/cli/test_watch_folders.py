@@ -10,126 +10,14 @@ import pytest
 
 from pie_cli.cli.watch import WatchOptions
 from pie_cli.config import Settings
-from pie_cli.errors import InputError
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.session import EditSession
-from pie_cli.watching.tree import MAX_FILE_BYTES, SourceTree
+from pie_cli.watching.files import FileDocuments
+from pie_cli.watching.tree import SourceTree
 from pie_cli.watching.watcher import watch
-from pie_cli.workspace.files import NotText
-from pie_cli.workspace.queue import FailedSave, Gone, Save, Saves
+from pie_cli.workspace.documents import Change, Documents, Failure
 from tests.cli.helpers import LONGEST_S, Recorder, watched
 from tests.conftest import SOURCE
-
-A, B = Path("src/a.py"), Path("src/b.py")
-
-
-# --- files that nobody named ---------------------------------------------------------------------
-
-
-def looked(saves: Saves, *paths: Path) -> tuple[object, ...]:
-    for path in paths:
-        saves._look(path)
-    return saves.take(0).items
-
-
-def member_saves(states: dict[Path, str | InputError], **known: str) -> Saves:
-    def read(path: Path, named: bool) -> str:
-        assert not named
-        state = states[path]
-        if isinstance(state, InputError):
-            raise state
-        return state
-
-    texts = {Path(f"src/{name}.py"): text for name, text in known.items()}
-    return Saves((), texts, threading.Event(), named=(), read=read)
-
-
-def test_ids_count_over_all_files_and_the_newest_of_all_wins() -> None:
-    states: dict[Path, str | InputError] = {A: "1", B: "2"}
-    saves = member_saves(states)
-    for path in (A, B):
-        saves._look(path)
-    states[A] = "3"
-    saves._look(A)
-    saves._look(B)
-    taken = saves.take(0)
-    assert taken.newest == Save(3, A, "3")
-    assert taken.superseded == (Save(1, A, "1"), Save(2, B, "2"))
-    assert saves.moved_on(2, B)
-    assert not saves.moved_on(2, A)
-    assert not saves.moved_on(3, B)
-
-
-def test_a_file_of_a_folder_that_goes_is_gone_and_no_failure() -> None:
-    states: dict[Path, str | InputError] = {A: "1"}
-    saves = member_saves(states)
-    assert looked(saves, A) == (Save(1, A, "1"),)
-    states[A] = InputError("there is no file")
-    assert looked(saves, A, A) == (Gone(A),)
-    states[A] = "1"
-    assert looked(saves, A) == (Save(2, A, "1"),), "it is there again, which is a save"
-    states[B] = InputError("there is no file")
-    assert looked(saves, B) == (), "it was never there"
-
-
-def test_a_folder_that_goes_takes_its_files_along_but_for_named_ones() -> None:
-    def read(path: Path, named: bool) -> str:
-        raise InputError("there is no file")
-
-    texts = dict.fromkeys((A, B, Path("other/c.py")), "text")
-    saves = Saves((), texts, threading.Event(), named=[B], read=read)
-    assert looked(saves, Path("src"), A) == (Gone(A),)
-
-
-def test_what_never_was_text_is_passed_over_but_text_that_turns_binary_is_not(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "a.py"
-    path.write_bytes(b"\x00")
-    binary = NotText("a.py is binary")
-    states: dict[Path, str | InputError] = {path: binary}
-    saves = member_saves(states)
-    assert looked(saves, path) == ()
-    states[path] = "text"
-    assert looked(saves, path) == (Save(1, path, "text"),)
-    states[path] = binary
-    assert looked(saves, path, path) == (FailedSave(2, path, binary),)
-
-
-def test_a_huge_file_of_a_folder_is_said_once_and_one_that_was_named_is_read(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "a.py"
-    path.write_text("x" * (MAX_FILE_BYTES + 1))
-    stop = threading.Event()
-    [failed] = looked(Saves((), {}, stop), path, path)
-    assert isinstance(failed, FailedSave)
-    assert "larger than 2 MiB" in failed.error.cause
-    [save] = looked(Saves((), {path: ""}, stop), path)
-    assert isinstance(save, Save)
-
-
-def test_a_storm_of_saves_waits_in_bounded_memory_and_nothing_is_lost() -> None:
-    paths = [Path(f"{n}.py") for n in range(2_000)]
-    saves = Saves([paths], {}, threading.Event(), read=lambda path, named: path.name)
-    seen: list[int] = []
-    most = 0
-    with saves:
-        while not saves.ended and len(seen) < len(paths):
-            items = saves.take(LONGEST_S).items
-            most = max(most, len(items))
-            seen += [item.save_id for item in items if isinstance(item, Save)]
-    assert seen == list(range(1, len(paths) + 1))
-    assert most < len(paths)
-
-
-def test_a_full_queue_does_not_keep_a_watch_from_ending() -> None:
-    paths = [Path(f"{n}.py") for n in range(2_000)]
-    saves = Saves([paths], {}, threading.Event(), read=lambda path, named: path.name)
-    with saves:
-        saves._stop.wait(0)
-    assert not saves._thread.is_alive()
-
 
 # --- a watched folder ----------------------------------------------------------------------------
 
@@ -152,7 +40,7 @@ def settings(tiny_checkpoint: Path) -> Settings:
 
 def answers(recorder: Recorder) -> list[tuple[int, str, str]]:
     """Return of each prediction its id, the file saved and the file predicted in."""
-    return [(s.save_id, s.path.as_posix(), session.path) for s, session in recorder.answered]
+    return [(event.number, event.saved.as_posix(), event.path) for event in recorder.answered]
 
 
 def steps(stop: threading.Event, *saves: Callable[[], object]) -> Recorder:
@@ -167,8 +55,8 @@ def steps(stop: threading.Event, *saves: Callable[[], object]) -> Recorder:
 
 
 def accounted_once(recorder: Recorder) -> list[int]:
-    ids = [save.save_id for save, _ in recorder.answered if save.save_id]
-    return sorted(ids + [lost.save_id for lost in recorder.lost])
+    ids = [event.number for event in [*recorder.answered, *recorder.failed] if event.number]
+    return sorted(ids + recorder.superseded)
 
 
 def test_the_file_saved_last_is_predicted_in_also_one_that_is_new(
@@ -194,7 +82,7 @@ def test_the_file_saved_last_is_predicted_in_also_one_that_is_new(
         (3, "src/a.py", "src/a.py"),
         (4, "src/b.py", "src/b.py"),
     ]
-    reused = [prediction.tokens.reused > 0 for prediction in recorder.predictions]
+    reused = [event.prediction.tokens.reused > 0 for event in recorder.answered]
     assert reused == [False, False, False, True, True], "the third and fourth had a session"
     assert recorder.summary
     assert (recorder.summary.predictions, recorder.summary.opened) == (4, 2)
@@ -317,11 +205,9 @@ def test_a_context_file_that_is_saved_is_answered_in_the_file_saved_last(
         (3, "src/a.py", "src/a.py"),
         (5, "names.txt", "src/a.py"),
     ]
-    assert [lost.save_id for lost in recorder.lost] == [2, 4]
-    assert all(
-        isinstance(lost, FailedSave) and "left out of the context" in lost.error.remedy
-        for lost in recorder.lost
-    )
+    assert [failed.number for failed in recorder.failed] == [2, 4]
+    assert all("left out of the context" in failed.error.remedy for failed in recorder.failed)
+    assert recorder.superseded == []
     given = [paths for _, paths in contexts]
     assert given == [["names.txt:width\n"], ["names.txt:height\n"], [], ["names.txt:height\n"]]
 
@@ -381,28 +267,34 @@ def sources(root: Path) -> dict[str, str]:
 def test_a_branch_switched_20_times_gives_each_save_once_and_the_texts_on_disk(
     repository: Path,
 ) -> None:
-    """The queue alone: what it says of the files is what is there, after each switch."""
+    """The documents alone: what they say of the files is what is there, after each switch."""
     stop = threading.Event()
     timer = threading.Timer(LONGEST_S, stop.set)
     timer.start()
     changes = watch([], stop=stop, trees=[SourceTree(Path())])
-    told = sources(repository)
+    documents = Documents(stop)
     ids: list[int] = []
-    with Saves(changes, {Path(path): text for path, text in told.items()}, stop, named=()) as saves:
+    for path, text in sources(repository).items():
+        documents.open(Path(path), text)
+
+    def told() -> dict[str, str]:
+        known = (documents.get(path) for path in documents.paths())
+        return {one.path.as_posix(): one.text for one in known if one is not None}
+
+    with FileDocuments(changes, documents):
         for number in range(20):
             git(repository, "checkout", "-q", "two" if number % 2 == 0 else "one")
             wanted = sources(repository)
-            while told != wanted and not saves.ended:
-                for item in saves.take(LONGEST_S).items:
-                    assert not isinstance(item, FailedSave)
-                    if isinstance(item, Save):
-                        ids.append(item.save_id)
-                        told[item.path.as_posix()] = item.text
-                    else:
-                        told.pop(item.path.as_posix())
-            assert told == wanted
+            while told() != wanted and not documents.stopped:
+                for item in documents.take(LONGEST_S).items:
+                    assert not isinstance(item, Failure)
+                    if isinstance(item, Change):
+                        ids.append(item.number)
+                        documents.settle(item.number)
+            assert told() == wanted
     timer.cancel()
     timer.join()
+    ids += [change.number for change in documents.unsettled()]
     assert ids == list(range(1, len(ids) + 1))
     assert len(ids) >= 20 * 9
 
@@ -410,23 +302,20 @@ def test_a_branch_switched_20_times_gives_each_save_once_and_the_texts_on_disk(
 def test_a_branch_switched_20_times_is_answered_and_each_save_accounted_for(
     repository: Path, settings: Settings
 ) -> None:
-    """The whole watch: the next switch comes as soon as all saves of the last are reported."""
+    """The whole watch: the next switch comes when a text of the last one is answered."""
     stop = threading.Event()
     switches = list(("two", "one") * 10)
-    told: dict[str, str] = sources(repository)
 
     def act(event: str) -> None:
-        if not event.startswith(("prediction", "superseded")):
-            return
-        saves = [save for save, _ in recorder.answered] + recorder.lost
-        told.update({save.path.as_posix(): save.text for save in sorted(saves, key=by_id)})
-        wanted = sources(repository)
-        if {path: told.get(path) for path in wanted} != wanted:
-            return
-        if switches:
-            git(repository, "checkout", "-q", switches.pop(0))
-        else:
-            stop.set()
+        if event.startswith("prediction"):
+            newest = recorder.answered[-1].document
+            wanted = sources(repository).get(newest.path.as_posix())
+            if newest.text != wanted:
+                return
+            if switches:
+                git(repository, "checkout", "-q", switches.pop(0))
+            else:
+                stop.set()
 
     recorder = Recorder(act)
     watched([Path()], settings, recorder, stop, WatchOptions(cache_memory="200KB"))
@@ -435,11 +324,7 @@ def test_a_branch_switched_20_times_is_answered_and_each_save_accounted_for(
     summary = recorder.summary
     assert summary
     assert ids == list(range(1, summary.saves + 1))
-    assert summary.saves >= 20 * 9 - 1, "the end may cut one short"
+    assert summary.saves >= 20
     assert summary.predictions > 0
     assert summary.superseded == summary.saves - summary.predictions
     assert summary.errors == 0
-
-
-def by_id(save: Save | FailedSave) -> int:
-    return save.save_id

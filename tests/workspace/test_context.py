@@ -9,21 +9,40 @@ from pie_cli.cli.memory import parse_size, share_of_free
 from pie_cli.cli.targets import find_targets
 from pie_cli.errors import InputError
 from pie_cli.workspace.context import Context
+from tests.workspace.played import documents_with
 
 A, B, C, D, N = (Path(f"{name}.py") for name in "abcdn")
 TEXT = "x" * 300
 
 
-def context(budget_tokens: int = 1_000, *, keeps_saved: bool = True) -> Context:
-    return Context({N: "named"}, keeps_saved=keeps_saved, budget_tokens=budget_tokens, show=str)
+class Files(Context):
+    """Context, and documents that change."""
+
+    def __init__(self, budget_tokens: int = 1_000, *, keeps_changed: bool = True) -> None:
+        self.documents = documents_with(n="named")
+        super().__init__(
+            self.documents,
+            [N],
+            keeps_changed=keeps_changed,
+            budget_tokens=budget_tokens,
+            show=str,
+        )
+
+    def saved(self, path: Path, text: str) -> None:
+        if self.documents.change(path, text):
+            self.changed(path)
+
+    def gone(self, path: Path) -> None:
+        self.documents.fail(path, InputError("it is gone"))
+        self.lost(path)
 
 
-def before(context: Context, path: Path) -> list[str]:
+def before(context: Files, path: Path) -> list[str]:
     return [file.path for file in context.before(path)]
 
 
 def test_a_file_keeps_its_place_and_new_ones_come_last() -> None:
-    files = context()
+    files = Files()
     for path in (A, B, A, C, B):
         files.saved(path, TEXT)
     assert before(files, C) == ["n.py", "a.py", "b.py"]
@@ -32,14 +51,14 @@ def test_a_file_keeps_its_place_and_new_ones_come_last() -> None:
 
 
 def test_texts_are_those_saved_last_and_lost_files_are_left_out() -> None:
-    files = context()
+    files = Files()
     files.saved(A, "old")
     files.saved(A, "new")
     files.saved(N, "newer")
     assert [file.text for file in files.before(B)] == ["newer", "new"]
-    files.lost(A)
-    files.lost(N)
-    files.lost(D)
+    files.gone(A)
+    files.gone(N)
+    files.gone(D)
     assert files.before(B) == ()
     files.saved(A, "back")
     files.saved(N, "back")
@@ -47,10 +66,10 @@ def test_texts_are_those_saved_last_and_lost_files_are_left_out() -> None:
 
 
 def test_beyond_the_budget_those_saved_longest_ago_go_several_at_once() -> None:
-    files = context(budget_tokens=350)
+    files = Files(budget_tokens=350)
     for path in (A, B, C):
         files.saved(path, TEXT)
-    files.saved(A, TEXT)
+    files.saved(A, TEXT.upper())
     assert before(files, D) == ["n.py", "a.py", "b.py", "c.py"]
     files.saved(D, TEXT)
     assert before(files, D) == ["n.py", "a.py", "b.py", "c.py"], "as many as the budget holds"
@@ -59,7 +78,7 @@ def test_beyond_the_budget_those_saved_longest_ago_go_several_at_once() -> None:
 
 
 def test_a_file_larger_than_the_budget_never_stands_before_another() -> None:
-    files = context(budget_tokens=150)
+    files = Files(budget_tokens=150)
     files.saved(A, TEXT)
     files.saved(B, 2 * TEXT)
     files.saved(C, TEXT)
@@ -67,7 +86,7 @@ def test_a_file_larger_than_the_budget_never_stands_before_another() -> None:
 
 
 def test_with_one_file_only_what_the_user_named_is_context() -> None:
-    files = context(keeps_saved=False)
+    files = Files(keeps_changed=False)
     files.saved(A, TEXT)
     assert before(files, B) == ["n.py"]
 

@@ -1,0 +1,101 @@
+"""What happens in a workspace, as plain records for whoever shows it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from pie_cli.errors import PieError
+from pie_cli.results import Comparison, Prediction
+from pie_cli.workspace.documents import Document
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A change was answered; the text at the start has the number 0.
+
+    Attributes:
+        number: of the change.
+        saved: the document that changed: another than the one predicted in where that is context.
+        document: the text predicted in.
+        path: what it is called.
+        prediction: the answer.
+        opened: whether the document had to be encoded from scratch.
+    """
+
+    number: int
+    saved: Path
+    document: Document
+    path: str
+    prediction: Prediction
+    opened: bool
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The prediction with the same number was compared with recomputing."""
+
+    number: int
+    path: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class ComparisonStopped:
+    """The comparison with the same number made way for a newer change."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """Changes were not answered: newer ones came first, or the end.
+
+    Attributes:
+        changes: the number and the path of each.
+        at_end: whether it was the end.
+    """
+
+    changes: tuple[tuple[int, Path], ...]
+    at_end: bool = False
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A document could not be read or predicted in; work goes on.
+
+    Attributes:
+        number: of the failure or the change.
+        path: of the document.
+        error: what is wrong.
+        was_read: whether there is a text, which could not be predicted in.
+    """
+
+    number: int
+    path: Path
+    error: PieError
+    was_read: bool = False
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A session went to keep memory bounded.
+
+    Attributes:
+        path: what its document is called.
+        freed_bytes: what its cache took.
+        cache_bytes: what the caches of the others take.
+    """
+
+    path: str
+    freed_bytes: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something is wrong that no change is the cause of; work goes on."""
+
+    error: PieError
+
+
+Event: TypeAlias = Predicted | Compared | ComparisonStopped | Superseded | Failed | Dropped | Noted
