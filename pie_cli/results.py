@@ -74,6 +74,8 @@ class Prediction:
         stopped_by: what ended the line: newline, end, max_tokens, or interrupted by a newer save.
         form: of the prompt: plain, prefix-suffix-middle or suffix-prefix-middle.
         context: paths of the other files that are in the prompt.
+        token_ids: of the line as generated, what healing took back and the line's end included.
+        margins: of each of these, by how much its logit was above that of the next best token.
     """
 
     text: str
@@ -89,6 +91,8 @@ class Prediction:
     window_dropped_below: int = 0
     form: str = "plain"
     context: tuple[str, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    margins: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,8 @@ class Comparison:
         agrees: whether that equals the prediction it was compared with.
         timings_ms: tokenizing, the chunks' compute without the pauses between them, decoding.
         speedup: its times over the prediction's.
+        token_ids: of its line, as in `Prediction`.
+        margins: of each of these, as in `Prediction`.
     """
 
     strategy: str
@@ -108,3 +114,5 @@ class Comparison:
     agrees: bool
     timings_ms: Timings
     speedup: Speedup
+    token_ids: tuple[int, ...] = ()
+    margins: tuple[float, ...] = ()

@@ -1,155 +1,43 @@
-"""One editing session: new text in; prediction, plan and timings out.
+"""One document's state: an edit in, a prediction out.
 
 model = prepare(load("pie-nano"))
 session = EditSession(model, "src/foo.py")
 session.open(text)                  # encodes everything, predicts
-prediction = session.update(text2)  # splices the cache, encodes what changed, predicts
+prediction = session.update(text2)  # edits the cache, encodes what changed, predicts
 comparison = session.compare()      # full recompute: what it says, what it costs; exact afterwards
 """
 
-import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from time import perf_counter
 from typing import TypeAlias
 
-import torch
-from torch import Tensor
-
 from pie_cli.config import Settings
-from pie_cli.engine.cache import EditedCache, PromptCache
-from pie_cli.engine.decode import DecodeOptions, Line, Owed
-from pie_cli.engine.gate.checks import GateReport, UnusableModel
-from pie_cli.engine.gate.memory import judge
-from pie_cli.engine.plain.cache import StockCache
-from pie_cli.engine.plain.model import StockAbility
-from pie_cli.engine.plain.threshold import ThresholdCache
-from pie_cli.engine.prefix_cache import Stash
-from pie_cli.engine.recompute import RefreshStep, chunk_tokens_for
-from pie_cli.engine.rope import ModelRotation
-from pie_cli.engine.slots import SlotCache
-from pie_cli.errors import CacheCapacityError, InputError, ModelError
-from pie_cli.models.loading import LoadedModel
+from pie_cli.editable import EditableModel
+from pie_cli.engine.protocol import (
+    Decoding,
+    Engine,
+    ForcedPrefix,
+    Line,
+    RecomputeStep,
+    ShouldStop,
+    never,
+)
+from pie_cli.errors import CacheCapacityError
 from pie_cli.plan.alignment import Alignment, align
 from pie_cli.plan.plan import Plan, make_plan, restoring
-from pie_cli.plan.repair import refresh_positions
+from pie_cli.plan.repair import repair_positions
 from pie_cli.plan.sides import settled
 from pie_cli.plan.strategies import parse
 from pie_cli.prompt.assembly import ContextFile, Prompt, PromptBuilder
-from pie_cli.prompt.fim import FimFormat, find_format
-from pie_cli.prompt.tokenizer import TextTokenizer
 from pie_cli.prompt.window import Edges
 from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
-from pie_cli.text.applying import FilePatch, locate
-from pie_cli.text.cursor import BOM, Place, Position, Spot, moved_edge
-from pie_cli.text.edit import LineHunk, diff_lines, moved_line
+from pie_cli.text.cursor import BOM, Place, Position, Spot
+from pie_cli.text.edit import Edit
 from pie_cli.timing import elapsed_ms
 
-__all__ = ["Comparison", "EditSession", "EditableModel", "Prediction", "prepare"]
-
-MIN_STASH_BYTES = 64 << 20
-"""Copies of exact tokens may take as much memory as the cache itself, or this if that is more."""
-
-_NO_MEMORY = re.compile("(can't allocate|not enough|out of) memory", re.IGNORECASE)
-
 OnProgress: TypeAlias = Callable[[int, int], None]
-ShouldStop: TypeAlias = Callable[[], bool]
-
-
-def never() -> bool:
-    """Never ask to stop."""
-    return False
-
-
-@dataclass(frozen=True, eq=False)
-class EditableModel:
-    """A loaded model, and how its cache may be used.
-
-    Attributes:
-        loaded: the model, its tokenizer and facts.
-        tokenizer: pie's view of the tokenizer.
-        gate: what the gate found and measured, or None where it refused the model.
-        refusal: why it did, in one line, or None.
-        ability: what the cache of a refused model can do, or None.
-        fim: how the model fills in a middle, or None where its tokenizer has no known tokens for
-            that.
-    """
-
-    loaded: LoadedModel
-    tokenizer: TextTokenizer
-    gate: GateReport | None
-    refusal: str | None = None
-    ability: StockAbility | None = None
-    fim: FimFormat | None = None
-
-    @property
-    def rotation(self) -> ModelRotation:
-        """How the model rotates its keys.
-
-        Raises:
-            ModelError: when the gate refused the model.
-        """
-        if self.gate is None:
-            raise ModelError(
-                f"the cache of {self.loaded.name} is not edited: {self.refusal}",
-                "give a model whose cache can be edited; pie doctor --model NAME tells",
-            )
-        return self.gate.rotation
-
-    @property
-    def notice(self) -> str | None:
-        """Why this model's cache is not edited, or not always, and what runs then; one line."""
-        if self.ability is not None:
-            return f"the cache is not edited: {self.refusal}; runs {self.ability.summary}"
-        if self.gate is not None and self.gate.limit is not None:
-            return (
-                f"the cache is edited up to {self.gate.limit:,} tokens; "
-                "longer prompts run exact, by full recompute"
-            )
-        return None
-
-    def new_cache(self, capacity: int) -> PromptCache:
-        """Make an empty cache, `capacity` slots to begin with."""
-        model = self.loaded.model
-        if self.gate is None:
-            assert self.ability is not None
-            return StockCache(model, self.ability)
-        limit = self.gate.limit
-        slots = SlotCache.for_model(model, min(capacity, limit or capacity))
-        edited = EditedCache(model, self.gate.rotation, slots)
-        return edited if limit is None else ThresholdCache(model, edited, limit)
-
-
-def prepare(loaded: LoadedModel, *, remember: bool = True) -> EditableModel:
-    """Run the gate, which installs the engine's attention, or take over its verdict.
-
-    A model that it refuses is ready as well: its own cache is used, exactly.
-
-    Args:
-        loaded: from `load`.
-        remember: whether an earlier verdict is taken over, and this one kept.
-
-    Raises:
-        ModelError: when the model gives no predictions by any strategy.
-        CacheCapacityError: when the device's memory does not suffice.
-    """
-    name = loaded.model.name_or_path if remember else ""
-    try:
-        with _memory_sufficing():
-            verdict = judge(loaded.model, Path(name) if name else None)
-    except UnusableModel as error:
-        raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
-    tokenizer = TextTokenizer(loaded.tokenizer)
-    return EditableModel(
-        loaded,
-        tokenizer,
-        verdict.report,
-        verdict.refusal,
-        verdict.ability,
-        find_format(tokenizer.token_id),
-    )
 
 
 @dataclass
@@ -157,8 +45,8 @@ class _State:
     """What the cache stands for.
 
     Attributes:
-        cache: holds `prompt`.
-        prompt: of the text before the spot.
+        engine: holds `prompt`.
+        prompt: of the text around the cursor.
         stale_from: every token before it is as full recompute would have it.
         changed_from: first token that the last edit made fresh.
         last: the prediction made from it.
@@ -166,7 +54,7 @@ class _State:
         last_draft: the draft that it had itself.
     """
 
-    cache: PromptCache
+    engine: Engine
     prompt: Prompt
     stale_from: int = 0
     changed_from: int = 0
@@ -176,51 +64,49 @@ class _State:
 
 
 class EditSession:
-    """Keeps one file's KV cache in step with its text.
+    """Keeps one document's KV cache in step with its text.
 
     Not thread-safe: one caller at a time. A call that raises leaves the session usable, with the
-    text and the spot that it had; what the cache can no longer vouch for is encoded again by the
+    text and the cursor that it had; what the cache can no longer vouch for is encoded again by the
     next call.
 
     Args:
         model: prepared.
         path: of the file, as the model shall see it in the prompt's head; nothing is read from it.
-        settings: spot, strategy, comparison, limits.
+        settings: cursor, strategy, comparison, limits.
 
     Raises:
         CacheCapacityError: when the predicted line or the context leaves no room for text.
-        InputError: when `settings.at` is no spot.
+        InputError: when `settings.at` is no position.
     """
 
     def __init__(self, model: EditableModel, path: str, settings: Settings | None = None) -> None:
         self.model = model
         self.path = path
         self.settings = settings or Settings()
-        loaded = model.loaded
-        # The predicted line has to fit behind the prompt.
-        budget = loaded.window - self.settings.max_tokens
+        # The predicted line has to fit after the prompt.
+        budget = model.window - self.settings.max_tokens
         if budget < 1:
             raise CacheCapacityError(
                 f"a line of {self.settings.max_tokens} tokens leaves no room for text in the window"
-                f" of {loaded.name}: {loaded.window}",
+                f" of {model.name}: {model.window}",
                 "lower --max-tokens",
             )
         if self.settings.context_tokens is not None:
             budget = min(budget, self.settings.context_tokens)
         fim = model.fim
-        self._prompts = PromptBuilder(model.tokenizer, loaded.bos_id, path, budget, fim)
-        self._decoding = DecodeOptions(
+        self._prompts = PromptBuilder(model.tokenizer, model.bos_id, path, budget, fim)
+        self._decoding = Decoding(
             model.tokenizer.decode_continuation,
-            loaded.eos_ids | (fim.stop_ids if fim else frozenset()),
+            model.eos_ids | (fim.stop_ids if fim else frozenset()),
             self.settings.max_tokens,
         )
-        # Text and spot outlive a failure, which costs the cache: the spot moves with the next edit.
-        self._spot = Spot.parse(self.settings.at or ("edit" if fim else "end"))
+        # Text and cursor outlive a failure, which costs the cache: they move with the next edit.
+        self._cursor = Spot.parse(self.settings.at or ("edit" if fim else "end"))
         self._strategy = parse(self.settings.strategy)
         self._text: str | None = None
         self._context: tuple[ContextFile, ...] = ()
         self._state: _State | None = None
-        self._stash: Stash | None = None
 
     @property
     def text(self) -> str | None:
@@ -229,14 +115,28 @@ class EditSession:
 
     @property
     def spot(self) -> Spot:
-        """Where the prediction stands."""
-        return self._spot
+        """Where the prediction begins."""
+        return self._cursor
 
     @property
     def cache_bytes(self) -> int:
-        """Memory of the KV cache, and of the copies kept for when a text comes back."""
-        stashed = self._stash.memory_bytes if self._stash else 0
-        return stashed + (self._state.cache.memory_bytes if self._state else 0)
+        """Memory of the KV cache, and of the snapshots kept for when a text comes back."""
+        return self._state.engine.memory_bytes if self._state else 0
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """What the cache holds; None before the first text, and after a failure."""
+        return self._state.prompt if self._state else None
+
+    @property
+    def engine(self) -> Engine | None:
+        """What holds the cache, for probes; None before the first text, and after a failure."""
+        return self._state.engine if self._state else None
+
+    @property
+    def stale_from(self) -> int:
+        """Every token of the prompt before this position is as full recompute would have it."""
+        return self._state.stale_from if self._state else 0
 
     def open(
         self,
@@ -246,19 +146,19 @@ class EditSession:
     ) -> Prediction:
         """Encode a text from scratch and predict.
 
-        A spot that follows edits stands at the end of the text until there is one.
+        A cursor that follows edits is at the end of the text until there is one.
 
         Args:
             text: the file's whole text.
             on_progress: told (tokens done, tokens in all) after each chunk.
-            context: other files, in the order in which they stand before the text.
+            context: other files, in the order in which they come before the text.
 
         Raises:
-            InputError: when the spot lies outside the text.
+            InputError: when the cursor lies outside the text.
             CacheCapacityError: when the device's memory does not suffice.
         """
-        opened = self._encode_all(text, self._spot, context, on_progress)
-        self._keep_exact(never)
+        opened = self._encode_all(text, self._cursor, context, on_progress)
+        self._keep_snapshots(never)
         return opened
 
     def prime(
@@ -273,86 +173,59 @@ class EditSession:
         Args:
             text: the file's whole text.
             on_progress: told (tokens done, tokens in all) after each chunk.
-            context: other files, in the order in which they stand before the text.
-            at: where the spot stands before the edit; by default that of the settings.
+            context: other files, in the order in which they come before the text.
+            at: where the cursor is before the edit; by default that of the settings.
 
         Returns:
             Milliseconds that it took.
         """
-        primed = self._encode_all(text, at or self._spot, context, on_progress, max_tokens=1)
+        primed = self._encode_all(text, at or self._cursor, context, on_progress, max_tokens=1)
         if self._state:
             self._state.draft, self._state.last = (), None
         return primed.timings_ms.line
 
-    def apply(self, patch: FilePatch, should_stop: ShouldStop = never) -> Prediction:
-        """Apply a patch to the session's text, update and predict.
-
-        Raises:
-            PatchError: when it does not apply; the session stays as it was.
-            InputError: before the first text.
-        """
-        if self._text is None:
-            raise InputError("no text to patch yet", "open a text first")
-        applied = locate(self._text, patch)
-        at = None
-        if self._spot.follows_edits and applied.hunks:
-            at = replace(self._spot, line=applied.hunks[-1].new_stop)
-        return self.update(applied.text, should_stop, at)
-
     def update(
         self,
-        text: str,
+        to: str | Edit,
         should_stop: ShouldStop = never,
         at: str | Spot | None = None,
         context: Sequence[ContextFile] | None = None,
     ) -> Prediction:
-        """Bring the cache in step with a new text by the session's strategy, and predict.
+        """Bring the cache in step with an edit by the session's strategy, and predict.
 
         Args:
-            text: the file's whole new text.
+            to: the file's whole new text, or the edit that leads to it where that is known. One
+                that starts from another text than the session's counts for its new text only.
             should_stop: asked between decoding passes; true ends the line early (`interrupted`).
-            at: where to predict in the new text; by default the spot moves with the text.
+            at: where to predict in the new text; by default the cursor moves with the text.
             context: other files before the text; None for those of the last call.
 
         Raises:
-            InputError: when the spot lies outside the text; the session stays as it was.
+            InputError: when the cursor lies outside the text; the session stays as it was.
             CacheCapacityError: when the device's memory does not suffice.
         """
-        began = time.perf_counter()
-        hunks = [] if self._text is None else diff_lines(self._text, text)
-        diffed = time.perf_counter()
-        spot = self._spot_in(text, hunks, at)
+        began = perf_counter()
+        edit = self._edit(to)
+        diffed = perf_counter()
+        cursor = self._cursor_after(edit, at)
         context = self._context if context is None else tuple(context)
-        state = self._state
+        state, text = self._state, edit.after
         if state is None:
-            return self._encode_all(text, spot, context, None)
-        old, place = state.prompt, spot.place(text)
-        prompt = self._prompt(text, spot, place, context, _moved(old.edges, hunks), old)
-        tokenized = time.perf_counter()
-        alignment = align(old.token_ids, prompt.token_ids)
-        if old.form == prompt.form:
-            alignment = settled(alignment, old.sides, prompt.sides)
-        refresh = refresh_positions(
-            self._strategy,
-            alignment,
-            old.token_ids,
-            prompt.token_ids,
-            self.model.tokenizer.pieces,
-            anchor=prompt.anchor,
-            exact=state.stale_from,
-        )
-        plan = state.cache.plan(self._strategy.name, alignment, refresh)
-        plan = self._recalled(plan, prompt, min(state.stale_from, alignment.first_change))
-        planned = time.perf_counter()
+            return self._encode_all(text, cursor, context, None)
+        place = cursor.place(text)
+        prompt = self._prompt(text, cursor, place, context, state.prompt, edit)
+        tokenized = perf_counter()
+        plan = self._plan(state, prompt)
+        planned = perf_counter()
         draft = self._draft(state.draft, prompt)
-        decoding = replace(self._decoding_of(prompt, spot), should_stop=should_stop)
+        decoding = replace(self._decoding_of(prompt, cursor), should_stop=should_stop)
         with self._guarded():
-            line = state.cache.decode_line(plan, prompt.token_ids, decoding, draft)
+            line = state.engine.predict(plan, prompt.token_ids, decoding, draft)
             # Guarded as well: an interrupt in between must not leave this cache with the old text.
             state.prompt = prompt
-            state.changed_from = min([plan.fresh[0], *(run.start for run in plan.stored)])
-            state.stale_from = stale_from(state.stale_from, plan)
-            self._text, self._spot, self._context = text, spot, context
+            state.changed_from = plan.changed_from
+            state.stale_from = plan.stale_from(state.stale_from)
+            self._text, self._cursor, self._context = text, cursor, context
         timings = Timings(
             tokenize=elapsed_ms(diffed, tokenized),
             diff=elapsed_ms(began, diffed) + elapsed_ms(tokenized, planned),
@@ -362,38 +235,37 @@ class EditSession:
             first_token=elapsed_ms(began, line.first_token_at),
             line=elapsed_ms(began, line.ended_at),
         )
-        return _predicted(state, line, draft, plan, place.position, timings, hunks)
+        return _predicted(state, line, draft, plan, place.position, timings, edit)
 
     def compare(self, should_stop: ShouldStop = never) -> Comparison | None:
         """Recompute the last prompt in place, in ascending chunks, and predict again.
 
-        Gives up between chunks when asked to; the chunks that are done stay done. When it
-        completes, the cache is exact. It has the draft that the prediction had.
+        Stops between chunks when asked to; the chunks that are done stay done. When it completes,
+        the cache is exact. It has the draft that the prediction had.
 
         Args:
             should_stop: asked before each chunk.
 
         Returns:
-            The comparison, or None when given up, switched off, or nothing was predicted yet.
+            The comparison, or None when stopped, switched off, or nothing was predicted yet.
         """
         state = self._state
         if self.settings.compare == "none" or state is None or state.last is None:
             return None
-        # What keeps a common prefix only encodes all behind the change: also what is exact already.
+        # What keeps a common prefix only encodes all after the change: also what is exact already.
         start = 0 if self.settings.compare == "full" else min(state.stale_from, state.changed_from)
-        decoding = self._decoding_of(state.prompt, self._spot)
+        decoding = self._decoding_of(state.prompt, self._cursor)
         draft = state.last_draft[: decoding.limit - 1]
-        compute_ms = 0.0
+        compute_s, reached = 0.0, 0
         with self._guarded():
-            logits: Tensor | None = None
-            for step in self._refresh(state, start, should_stop, draft):
-                compute_ms += 1e3 * step.compute_s
-                logits = step.logits
-            if logits is None:
+            for step in self._recompute(state, start, should_stop, draft):
+                compute_s += step.compute_s
+                reached = step.reached
+            if reached < len(state.prompt.token_ids):
                 return None
-            line = state.cache.decode_after(state.prompt.token_ids, logits, decoding, draft)
-        forward = compute_ms + elapsed_ms(line.began_at, line.first_token_at)
-        self._keep_exact(should_stop)
+            line = state.engine.predict_after(state.prompt.token_ids, decoding, draft)
+        forward = 1e3 * compute_s + elapsed_ms(line.began_at, line.first_token_at)
+        self._keep_snapshots(should_stop)
         return _compared(self.settings.compare, line, state.last, forward)
 
     def fork(self, strategy: str) -> "EditSession":
@@ -405,183 +277,151 @@ class EditSession:
             CacheCapacityError: when the device's memory does not suffice.
         """
         twin = EditSession(self.model, self.path, replace(self.settings, strategy=strategy))
-        twin._spot, twin._text, twin._context = self._spot, self._text, self._context
+        twin._cursor, twin._text, twin._context = self._cursor, self._text, self._context
         if self._state is not None:
-            with _memory_sufficing():
-                cache = self._state.cache.clone()
-            twin._state = replace(self._state, cache=cache, last=None, draft=(), last_draft=())
+            engine = self._state.engine.clone()
+            twin._state = replace(self._state, engine=engine, last=None, draft=(), last_draft=())
         return twin
 
-    def _spot_in(self, text: str, hunks: Sequence[LineHunk], at: str | Spot | None) -> Spot:
-        """Return the spot in a new text: the one asked for, or the last one, moved along."""
-        spot = Spot.parse(at) if isinstance(at, str) else at
-        if spot is None or spot == Spot(follows_edits=True):
-            last = self._spot if spot is None or self._spot.follows_edits else spot
-            spot = last if self._text is None else last.moved(hunks, self._text, text).within(text)
-        return spot
+    def _edit(self, to: str | Edit) -> Edit:
+        """Return the edit that leads from the session's text to a new one."""
+        after = to if isinstance(to, str) else to.after
+        if self._text is None:
+            return Edit(after, after, ())
+        if isinstance(to, Edit) and to.before == self._text:
+            return to
+        return Edit.between(self._text, after)
+
+    def _cursor_after(self, edit: Edit, at: str | Spot | None) -> Spot:
+        """Return the cursor in a new text: the one asked for, or the last one, moved along."""
+        cursor = Spot.parse(at) if isinstance(at, str) else at
+        if cursor is None or cursor == Spot(follows_edits=True):
+            last = self._cursor if cursor is None or self._cursor.follows_edits else cursor
+            cursor = last if self._text is None else last.moved(edit).within(edit.after)
+        return cursor
 
     def _prompt(
         self,
         text: str,
-        spot: Spot,
+        cursor: Spot,
         place: Place,
         context: Sequence[ContextFile],
-        edges: Edges,
-        last: Prompt | None,
+        last: Prompt | None = None,
+        edit: Edit | None = None,
     ) -> Prompt:
-        """Build the prompt for a spot: with the text behind it, but at the end of the file.
+        """Build the prompt for a cursor: with the text below it, but at the end of the file.
 
-        A byte order mark is no text to a model: behind one it writes anything but code.
+        A byte order mark is no text to a model: after one it writes anything but code.
         """
-        behind = None if spot == Spot() else text[place.offset :]
-        before = text[: place.offset].removeprefix(BOM) + place.opening
-        return self._prompts.build(before, behind, edges, context, last, heal=True)
+        below = None if cursor == Spot() else text[place.offset :]
+        above = text[: place.offset].removeprefix(BOM) + place.opening
+        edges = last.edges.moved(edit) if last and edit else Edges()
+        return self._prompts.build(above, below, edges, context, last, heal=True)
 
-    def _decoding_of(self, prompt: Prompt, spot: Spot) -> DecodeOptions:
-        """Return how the line behind a prompt is decoded."""
-        tokenizer, taken = self.model.tokenizer, prompt.taken
-        owed = None
-        if taken.token_ids:
-            owed = Owed(
-                taken.text,
-                len(taken.token_ids),
+    def _plan(self, state: _State, prompt: Prompt) -> Plan:
+        """Plan the way from the cached prompt to a new one."""
+        old, ids = state.prompt, prompt.token_ids
+        alignment = align(old.token_ids, ids)
+        if old.form == prompt.form:
+            alignment = settled(alignment, old.sides, prompt.sides)
+        repair = repair_positions(
+            self._strategy,
+            alignment,
+            old.token_ids,
+            ids,
+            self.model.tokenizer.pieces,
+            anchor=prompt.anchor,
+            exact=state.stale_from,
+        )
+        plan = state.engine.plan(self._strategy.name, alignment, repair)
+        if not plan.rotate:
+            # The other strategies are baselines: they have what their namesakes have.
+            return plan
+        exact = min(state.stale_from, alignment.first_change)
+        return restoring(plan, state.engine.find_snapshots(ids, exact))
+
+    def _decoding_of(self, prompt: Prompt, cursor: Spot) -> Decoding:
+        """Return how the line after a prompt is decoded."""
+        tokenizer, healed = self.model.tokenizer, prompt.taken
+        forced = None
+        if healed.token_ids:
+            forced = ForcedPrefix(
+                healed.text,
+                len(healed.token_ids),
                 tokenizer.tokens_starting_with,
                 lambda token_id: tokenizer.pieces((token_id,))[0],
             )
-        return replace(self._decoding, owed=owed, rest_of_line=spot.completes_line)
+        return replace(self._decoding, forced=forced, rest_of_line=cursor.completes_line)
 
     def _draft(self, draft: tuple[int, ...], prompt: Prompt) -> tuple[int, ...]:
         """Return a draft that spells what healing took back: the last line, or just that."""
-        taken = prompt.taken
-        if not taken.token_ids:
+        healed = prompt.taken
+        if not healed.token_ids:
             return draft
         spelled = b"".join(self.model.tokenizer.pieces(draft))
-        return draft if spelled.startswith(taken.text.encode()) else taken.token_ids
+        return draft if spelled.startswith(healed.text.encode()) else healed.token_ids
 
     def _encode_all(
         self,
         text: str,
-        spot: Spot,
+        cursor: Spot,
         context: Sequence[ContextFile],
         on_progress: OnProgress | None,
         max_tokens: int | None = None,
     ) -> Prediction:
         """Encode a text from scratch, chunk by chunk, and decode."""
-        began = time.perf_counter()
-        place = spot.place(text)
-        prompt = self._prompt(text, spot, place, context, Edges(), None)
-        tokenized = time.perf_counter()
-        decoding = self._decoding_of(prompt, spot)
+        began = perf_counter()
+        place = cursor.place(text)
+        prompt = self._prompt(text, cursor, place, context)
+        tokenized = perf_counter()
+        decoding = self._decoding_of(prompt, cursor)
         decoding = replace(decoding, max_tokens=max_tokens or decoding.max_tokens)
         length = len(prompt.token_ids)
         plan = make_plan("full", Alignment(0, length, ()))
         with self._guarded():
-            # Room for the line, and for some edits before the cache has to grow.
-            capacity = length + length // 8 + self.settings.max_tokens
-            cache = self.model.new_cache(min(capacity, self.model.loaded.window))
-            state = self._state = _State(cache, prompt)
-            cache.begin(length)
-            logits = torch.empty(0)
-            for step in self._refresh(state, 0, never, ()):
-                logits = logits if step.logits is None else step.logits
+            engine = self._state.engine if self._state else self._new_engine(length)
+            state = self._state = _State(engine, prompt)
+            engine.begin(length)
+            for step in self._recompute(state, 0, never, ()):
                 if on_progress:
                     on_progress(step.reached, length)
-            line = cache.decode_after(prompt.token_ids, logits, decoding, ())
-            self._text, self._spot, self._context = text, spot, tuple(context)
+            line = engine.predict_after(prompt.token_ids, decoding, ())
+            self._text, self._cursor, self._context = text, cursor, tuple(context)
         tokenize, forward = elapsed_ms(began, tokenized), elapsed_ms(tokenized, line.first_token_at)
         decode = elapsed_ms(line.first_token_at, line.ended_at)
         first_token = tokenize + forward
         timings = Timings(tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
-        return _predicted(state, line, (), plan, place.position, timings, ())
+        return _predicted(state, line, (), plan, place.position, timings, Edit(text, text, ()))
 
-    def _recalled(self, plan: Plan, prompt: Prompt, start: int) -> Plan:
-        """Take exact copies, if there are any, instead of stale tokens and fresh ones."""
-        # The other strategies are baselines: they have what their namesakes have.
-        if self._stash is None or not plan.rotate:
-            return plan
-        return restoring(plan, self._stash.find(prompt.token_ids, start))
+    def _new_engine(self, length: int) -> Engine:
+        """Make an engine with room for the line, and for some edits before it has to grow."""
+        capacity = length + length // 8 + self.settings.max_tokens
+        return self.model.new_engine(min(capacity, self.model.window))
 
-    def _keep_exact(self, should_stop: ShouldStop) -> None:
-        """Copy what is exact by now, for when the text comes back; for idle time."""
-        state = self._state
-        if state is None:
-            return
-        if self._stash is None:
-            self._stash = Stash(max(MIN_STASH_BYTES, state.cache.memory_bytes))
-        try:
-            with _memory_sufficing():
-                ids = state.prompt.token_ids
-                state.cache.keep_in(self._stash, ids, state.stale_from, should_stop)
-        except CacheCapacityError:
-            # Copies are a convenience.
-            self._stash.clear()
+    def _keep_snapshots(self, should_stop: ShouldStop) -> None:
+        """Keep what is exact by now, for when the text comes back; for idle time."""
+        if self._state is not None:
+            ids = self._state.prompt.token_ids
+            self._state.engine.keep_snapshots(ids, self._state.stale_from, should_stop)
 
-    def _refresh(
+    def _recompute(
         self, state: _State, start: int, should_stop: ShouldStop, draft: Sequence[int]
-    ) -> Iterator[RefreshStep]:
+    ) -> Iterator[RecomputeStep]:
         """Encode again from a token on that has only exact ones before it."""
-        chunk = self.settings.chunk_tokens or chunk_tokens_for(self.model.loaded.model.device)
+        chunk = self.settings.chunk_tokens or self.model.capability.chunk_tokens
         ids = state.prompt.token_ids
-        for step in state.cache.refresh(ids, start, chunk, should_stop, draft):
+        for step in state.engine.recompute(ids, start, chunk, should_stop, draft):
             state.stale_from = max(state.stale_from, step.reached)
             yield step
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Drop a cache that a failure left half written.
-
-        Raises:
-            CacheCapacityError: when the device's memory does not suffice.
-        """
+        """Drop a cache that a failure left half written."""
         try:
-            with _memory_sufficing():
-                yield
+            yield
         except BaseException:
             self._state = None
             raise
-
-
-@contextmanager
-def _memory_sufficing() -> Iterator[None]:
-    """Name a lack of memory as such.
-
-    Raises:
-        CacheCapacityError: when the device's memory does not suffice.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        # CUDA has a class for it; a CPU's allocator and MPS only say so.
-        said = isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error))
-        if not said:
-            raise
-        raise CacheCapacityError(
-            "the device has no memory left for the cache", "lower --context-tokens"
-        ) from error
-
-
-def stale_from(before: int, plan: Plan) -> int:
-    """Return the first token that may not be as full recompute would have it.
-
-    A kept token is exact where nothing before it changed and it was exact itself; a fresh one where
-    everything that it saw is. So this is the old value inside the common prefix, else the first
-    token kept behind a change.
-
-    Args:
-        before: the same for the sequence that the plan was made from.
-        plan: executed.
-    """
-    prefix = [run.length for run in plan.kept if run.old_start == run.new_start == 0]
-    if prefix and before < prefix[0]:
-        return before
-    behind = [run.new_start for run in plan.kept if run.new_start or run.delta]
-    return min(behind, default=plan.length)
-
-
-def _moved(edges: Edges, hunks: Sequence[LineHunk]) -> Edges:
-    """Return where the window's edges stand after an edit."""
-    bottom = None if edges.bottom is None else moved_line(edges.bottom, hunks)
-    return Edges(moved_edge(edges.top, hunks), bottom)
 
 
 def _predicted(
@@ -591,7 +431,7 @@ def _predicted(
     plan: Plan,
     at: Position,
     timings: Timings,
-    hunks: Sequence[LineHunk],
+    edit: Edit,
 ) -> Prediction:
     """Remember the line as the next draft, and report it."""
     stale = plan.length - state.stale_from
@@ -604,13 +444,15 @@ def _predicted(
             plan.length, plan.reused, plan.shifted, plan.encoded, stale, plan.restored
         ),
         timings_ms=timings,
-        lines_added=sum(hunk.new_stop - hunk.new_start for hunk in hunks),
-        lines_removed=sum(hunk.old_stop - hunk.old_start for hunk in hunks),
+        lines_added=edit.lines_added,
+        lines_removed=edit.lines_removed,
         window_dropped=state.prompt.edges.top,
         stopped_by=line.stopped_by,
         window_dropped_below=state.prompt.dropped_below,
         form=state.prompt.form,
         context=state.prompt.context,
+        token_ids=line.token_ids,
+        margins=line.margins,
     )
     state.last_draft, state.draft = draft, line.token_ids
     return state.last
@@ -628,4 +470,6 @@ def _compared(strategy: str, line: Line, prediction: Prediction, forward: float)
         agrees=line.text == prediction.text,
         timings_ms=timings,
         speedup=Speedup(timings.first_token / pie.first_token, timings.line / pie.line),
+        token_ids=line.token_ids,
+        margins=line.margins,
     )

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from pie_cli.editable import PreparedModel, prepare
 from pie_cli.models.loading import load
 from pie_cli.models.nano.tokenizer import save_tokenizer, train_tokenizer
-from pie_cli.session import EditableModel, prepare
 
 # Tiny matrices gain nothing from threads, and lose much on a machine that has other work.
 torch.set_num_threads(1)
@@ -59,7 +59,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_checkpoint: Path) -> EditableModel:
+def tiny_model(tiny_checkpoint: Path) -> PreparedModel:
     """The checkpoint, loaded in float32 on the CPU, through the gate."""
     return prepare(load(str(tiny_checkpoint), "cpu", "float32"))
 

@@ -12,15 +12,15 @@ EXACT = 1e-3
 
 
 def slots(session: EditSession) -> SlotCache:
-    assert session._state is not None
-    cache: SlotCache = session._state.cache.slots
+    assert session.engine is not None
+    cache: SlotCache = session.engine.slots
     cache.check_integrity()
     return cache
 
 
 def prompt_ids(session: EditSession) -> list[int]:
-    assert session._state is not None
-    return session._state.prompt.token_ids
+    assert session.prompt is not None
+    return session.prompt.token_ids
 
 
 def keys_and_values(cache: SlotCache) -> list[torch.Tensor]:
@@ -53,16 +53,15 @@ def check(session: EditSession, prediction: Prediction) -> None:
     The prompt's parts are tokenized as from scratch; keys and values of layer 0, which sees tokens
     and positions only, are full recompute's; and so are all layers' wherever that is claimed.
     """
-    state = session._state
-    assert state is not None
-    prompt, tokens = state.prompt, prediction.tokens
+    prompt, tokens = session.prompt, prediction.tokens
+    assert prompt is not None
     tokenizer = session.model.tokenizer
     for part in prompt.parts.values():
         assert part.token_ids == tokenizer.encode(part.text)
     assert tokens.reused + tokens.encoded == tokens.total == len(prompt.token_ids)
     assert tokens.shifted <= tokens.reused
     assert prediction.exact == (tokens.stale == 0)
-    assert tokens.stale == tokens.total - state.stale_from
+    assert tokens.stale == tokens.total - session.stale_from
     assert tokens.total <= min(
         session.settings.context_tokens or session.model.loaded.window,
         session.model.loaded.window - session.settings.max_tokens,

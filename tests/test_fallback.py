@@ -9,11 +9,12 @@ import torch
 from pie_cli.cli.models import open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
+from pie_cli.editable import PreparedModel, prepare
 from pie_cli.engine.plain.model import whole_logits
 from pie_cli.errors import ModelError
 from pie_cli.models.loading import load
 from pie_cli.models.nano.tokenizer import save_tokenizer, train_tokenizer
-from pie_cli.session import EditableModel, EditSession, prepare
+from pie_cli.session import EditSession
 from tests.conftest import SOURCE, WINDOW
 from tests.engine.families import FALLING_BACK, build, rotating
 
@@ -39,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return save
 
 
-def loaded(checkpoint: Any, name: str) -> EditableModel:
+def loaded(checkpoint: Any, name: str) -> PreparedModel:
     kind, config = FALLING_BACK[name]
     sizes = {"n_positions": WINDOW} if kind == "gpt2" else {}
     model = build(kind, {**config, **sizes, "vocab_size": 300})
@@ -47,20 +48,19 @@ def loaded(checkpoint: Any, name: str) -> EditableModel:
 
 
 @pytest.fixture(scope="module", params=["gpt2", "qwen3_next", "mamba"])
-def model(request: pytest.FixtureRequest, checkpoint: Any) -> EditableModel:
+def model(request: pytest.FixtureRequest, checkpoint: Any) -> PreparedModel:
     return loaded(checkpoint, request.param)
 
 
-def first_token(model: EditableModel, session: EditSession) -> int:
+def first_token(model: PreparedModel, session: EditSession) -> int:
     """Return the stock model's choice behind the session's prompt, computed from scratch."""
-    state = session._state
-    assert state is not None
-    return int(whole_logits(model.loaded.model, state.prompt.token_ids, 1)[-1].argmax())
+    assert session.prompt is not None
+    return int(whole_logits(model.loaded.model, session.prompt.token_ids, 1)[-1].argmax())
 
 
 @pytest.mark.parametrize("strategy", ["pie", "full"])
 def test_every_prediction_is_exact_and_the_stock_models(
-    model: EditableModel, strategy: str
+    model: PreparedModel, strategy: str
 ) -> None:
     session = EditSession(model, "a.py", Settings(strategy=strategy, max_tokens=4))
     session.open(SOURCE)
@@ -69,8 +69,7 @@ def test_every_prediction_is_exact_and_the_stock_models(
         assert prediction.exact
         assert prediction.tokens.stale == 0
         assert prediction.strategy in {"prefix", "full"}
-        assert session._state is not None
-        assert session._state.draft[0] == first_token(model, session)
+        assert prediction.token_ids[0] == first_token(model, session)
         comparison = session.compare()
         assert comparison is not None
         assert comparison.agrees
@@ -80,7 +79,7 @@ def test_every_prediction_is_exact_and_the_stock_models(
     assert session.cache_bytes > 0
 
 
-def test_one_line_says_why_and_what_runs(model: EditableModel) -> None:
+def test_one_line_says_why_and_what_runs(model: PreparedModel) -> None:
     assert model.gate is None
     assert model.notice is not None
     assert "\n" not in model.notice
@@ -89,7 +88,7 @@ def test_one_line_says_why_and_what_runs(model: EditableModel) -> None:
     assert "; runs exact, by " in model.notice
 
 
-def test_a_model_that_passes_needs_no_notice(tiny_model: EditableModel) -> None:
+def test_a_model_that_passes_needs_no_notice(tiny_model: PreparedModel) -> None:
     assert tiny_model.notice is None
     assert tiny_model.refusal is None
     assert tiny_model.ability is None

@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pie_cli.config import Settings
+from pie_cli.editable import PreparedModel
 from pie_cli.errors import CacheCapacityError
 from pie_cli.plan.sides import FRESH_BETWEEN_HOLES
 from pie_cli.prompt.assembly import CONTEXT_SHARE, ContextFile
 from pie_cli.prompt.fim import PSM, SPM
-from pie_cli.session import EditableModel, EditSession
+from pie_cli.session import EditSession
 from tests.conftest import SOURCE, WINDOW
 from tests.sessions import check, differences, prompt_ids
 
@@ -22,12 +23,12 @@ MAX_TOKENS = 8
 OTHER = "".join(f"WIDTH_{n} = {n}\nHEIGHT_{n} = {n} * 2\n" for n in range(12))
 
 
-def make_session(model: EditableModel, **options: Any) -> EditSession:
+def make_session(model: PreparedModel, **options: Any) -> EditSession:
     return EditSession(model, "area.py", Settings(max_tokens=MAX_TOKENS, **options))
 
 
 @pytest.fixture(scope="module", params=[PSM, SPM])
-def model(request: pytest.FixtureRequest, tiny_model: EditableModel) -> EditableModel:
+def model(request: pytest.FixtureRequest, tiny_model: PreparedModel) -> PreparedModel:
     """The tiny model, made to use one order of the parts."""
     assert tiny_model.fim is not None
     return replace(tiny_model, fim=tiny_model.fim.only(request.param))
@@ -41,7 +42,7 @@ def inserted(text: str, line: int, new: str) -> str:
 # --- spots ---------------------------------------------------------------------------------------
 
 
-def test_the_prediction_follows_the_edits(model: EditableModel) -> None:
+def test_the_prediction_follows_the_edits(model: PreparedModel) -> None:
     session = make_session(model)
     first = session.open(SOURCE)
     assert (first.at.line, first.at.column) == (len(LINES) + 1, 1)
@@ -56,14 +57,14 @@ def test_the_prediction_follows_the_edits(model: EditableModel) -> None:
     assert again.tokens.encoded == 1
 
 
-def test_of_several_hunks_the_lowest_counts(model: EditableModel) -> None:
+def test_of_several_hunks_the_lowest_counts(model: PreparedModel) -> None:
     session = make_session(model)
     session.open(SOURCE)
     text = inserted(inserted(SOURCE, 30, "low = 1\n"), 4, "high = 1\n")
     assert session.update(text).at.line == 33
 
 
-def test_a_deletion_is_predicted_in_its_gap(model: EditableModel) -> None:
+def test_a_deletion_is_predicted_in_its_gap(model: PreparedModel) -> None:
     session = make_session(model)
     session.open(SOURCE)
     prediction = session.update("".join([*LINES[:8], *LINES[12:]]))
@@ -71,12 +72,12 @@ def test_a_deletion_is_predicted_in_its_gap(model: EditableModel) -> None:
     check(session, prediction)
 
 
-def test_the_prompt_has_what_stands_on_both_sides(model: EditableModel) -> None:
+def test_the_prompt_has_what_stands_on_both_sides(model: PreparedModel) -> None:
     session = make_session(model)
     session.open(SOURCE)
     session.update(inserted(SOURCE, 4, "value = 1\n"))
-    assert session._state is not None
-    prompt, encode = session._state.prompt, model.tokenizer.encode
+    assert session.prompt is not None
+    prompt, encode = session.prompt, model.tokenizer.encode
     ids = prompt.token_ids
     above = encode("".join([*LINES[:4], "value = 1\n"]))
     assert [ids[i] for i in prompt.sides.prefix] == above
@@ -84,7 +85,7 @@ def test_the_prompt_has_what_stands_on_both_sides(model: EditableModel) -> None:
     assert ids[prompt.anchor] == above[-1]
 
 
-def test_a_last_line_without_a_newline_is_followed_by_a_new_line(model: EditableModel) -> None:
+def test_a_last_line_without_a_newline_is_followed_by_a_new_line(model: PreparedModel) -> None:
     session = make_session(model)
     session.open("a = 1\nb = 2")
     prediction = session.update("a = 1\nb = 3")
@@ -94,7 +95,7 @@ def test_a_last_line_without_a_newline_is_followed_by_a_new_line(model: Editable
 
 
 @pytest.mark.parametrize("at", ["9", "9:1", "10:11", "end", "edit"])
-def test_every_spot_equals_that_of_a_new_session(model: EditableModel, at: str) -> None:
+def test_every_spot_equals_that_of_a_new_session(model: PreparedModel, at: str) -> None:
     """Ids after an edit are those of opening the new text there; so is what is predicted."""
     session = make_session(model, at=at)
     session.open(SOURCE)
@@ -112,7 +113,7 @@ def test_every_spot_equals_that_of_a_new_session(model: EditableModel, at: str) 
     assert comparison.text == reference.text
 
 
-def test_a_column_moves_with_what_is_typed_in_its_line(model: EditableModel) -> None:
+def test_a_column_moves_with_what_is_typed_in_its_line(model: PreparedModel) -> None:
     session = make_session(model, at="2:12")
     session.open(SOURCE)
     typed = SOURCE.replace("    size = width", "    size = abs(width", 1)
@@ -122,7 +123,7 @@ def test_a_column_moves_with_what_is_typed_in_its_line(model: EditableModel) -> 
     assert session.update("x\n" + typed).at.line == 3
 
 
-def test_an_immediate_end_is_nothing_to_add(model: EditableModel) -> None:
+def test_an_immediate_end_is_nothing_to_add(model: PreparedModel) -> None:
     session = make_session(model)
     session._decoding = _always_ends(session)
     prediction = session.open(SOURCE)
@@ -133,7 +134,7 @@ def _always_ends(session: EditSession) -> Any:
     return replace(session._decoding, eos_ids=frozenset(range(session.model.tokenizer.vocab_size)))
 
 
-def test_control_tokens_end_a_prediction(model: EditableModel) -> None:
+def test_control_tokens_end_a_prediction(model: PreparedModel) -> None:
     fim = model.fim
     assert fim is not None
     assert fim.stop_ids >= {
@@ -145,7 +146,7 @@ def test_control_tokens_end_a_prediction(model: EditableModel) -> None:
 # --- the hole ------------------------------------------------------------------------------------
 
 
-def test_with_the_suffix_first_edits_above_the_hole_are_appends(tiny_model: EditableModel) -> None:
+def test_with_the_suffix_first_edits_above_the_hole_are_appends(tiny_model: PreparedModel) -> None:
     """The control: with the prefix first, all of the suffix is moved and stale."""
     session = make_session(tiny_model)
     session.open(SOURCE)
@@ -159,7 +160,7 @@ def test_with_the_suffix_first_edits_above_the_hole_are_appends(tiny_model: Edit
         assert prediction.tokens.encoded < 16
 
 
-def test_a_short_way_between_two_holes_is_encoded_anew(model: EditableModel) -> None:
+def test_a_short_way_between_two_holes_is_encoded_anew(model: PreparedModel) -> None:
     session = make_session(model)
     session.open(SOURCE)
     text = inserted(SOURCE, 20, "value = 0\n")
@@ -171,7 +172,7 @@ def test_a_short_way_between_two_holes_is_encoded_anew(model: EditableModel) -> 
     check(session, near)
 
 
-def test_a_long_way_between_two_holes_is_kept_and_stale(model: EditableModel) -> None:
+def test_a_long_way_between_two_holes_is_kept_and_stale(model: PreparedModel) -> None:
     session = make_session(model)
     session.open(SOURCE)
     text = inserted(SOURCE, 4, "value = 0\n")
@@ -188,7 +189,7 @@ def test_a_long_way_between_two_holes_is_kept_and_stale(model: EditableModel) ->
 # --- other files ---------------------------------------------------------------------------------
 
 
-def test_other_files_stand_before_and_are_edited_as_well(model: EditableModel) -> None:
+def test_other_files_stand_before_and_are_edited_as_well(model: PreparedModel) -> None:
     session = make_session(model)
     context = [ContextFile("lib/sizes.py", OTHER), ContextFile("b.py", "B = 1\n")]
     opened = session.open(SOURCE, context=context)
@@ -209,27 +210,25 @@ def test_other_files_stand_before_and_are_edited_as_well(model: EditableModel) -
     assert prompt_ids(session) == prompt_ids(_opened(model, SOURCE))
 
 
-def _opened(model: EditableModel, text: str) -> EditSession:
+def _opened(model: PreparedModel, text: str) -> EditSession:
     session = make_session(model)
     session.open(text)
     return session
 
 
-def test_a_long_other_file_is_cut_at_its_end(model: EditableModel) -> None:
+def test_a_long_other_file_is_cut_at_its_end(model: PreparedModel) -> None:
     session = make_session(model)
     context = [ContextFile("long.py", OTHER * 40), ContextFile("short.py", "B = 1\n")]
     prediction = session.open(SOURCE, context=context)
     check(session, prediction)
-    state = session._state
-    assert state is not None
-    kept = state.prompt.parts["context:long.py"].text
+    kept = session.prompt.parts["context:long.py"].text
     assert (OTHER * 40).startswith(kept)
     assert kept.endswith("\n")
     assert 0.1 < len(model.tokenizer.encode(kept)) / WINDOW < CONTEXT_SHARE
     assert prediction.context == ("long.py", "short.py")
 
 
-def test_of_many_files_the_first_ones_are_taken(model: EditableModel) -> None:
+def test_of_many_files_the_first_ones_are_taken(model: PreparedModel) -> None:
     context = [ContextFile(f"{n}.py", OTHER) for n in range(100)]
     prediction = make_session(model).open(SOURCE, context=context)
     assert prediction.context == tuple(f"{n}.py" for n in range(len(prediction.context)))
@@ -237,7 +236,7 @@ def test_of_many_files_the_first_ones_are_taken(model: EditableModel) -> None:
 
 
 def test_a_failure_keeps_the_context_of_the_last_call(
-    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+    model: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(model)
     session.open(SOURCE, context=[ContextFile("b.py", "B = 1\n")])
@@ -246,7 +245,7 @@ def test_a_failure_keeps_the_context_of_the_last_call(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.engine.cache.decode_line", fail)
+        patched.setattr("pie_cli.engine.edited.decode_line", fail)
         with pytest.raises(CacheCapacityError):
             session.update(SOURCE, context=[])
     assert session.update(SOURCE).context == ("b.py",)
@@ -255,7 +254,7 @@ def test_a_failure_keeps_the_context_of_the_last_call(
 # --- the window ----------------------------------------------------------------------------------
 
 
-def test_a_long_file_is_cut_on_both_sides(model: EditableModel) -> None:
+def test_a_long_file_is_cut_on_both_sides(model: PreparedModel) -> None:
     session = make_session(model, context_tokens=256)
     session.open(SOURCE)
     text = inserted(SOURCE, 24, "value = 0\n")
@@ -263,40 +262,38 @@ def test_a_long_file_is_cut_on_both_sides(model: EditableModel) -> None:
     check(session, prediction)
     assert prediction.window_dropped > 0
     assert prediction.window_dropped_below > 0
-    state = session._state
-    assert state is not None
-    edges = state.prompt.edges
+    edges = session.prompt.edges
     assert edges.bottom is not None
     assert prediction.window_dropped_below == text.count("\n") - edges.bottom
     above = "".join(text.splitlines(keepends=True)[edges.top : 25])
-    assert state.prompt.parts["prefix"].text == above
+    assert session.prompt.parts["prefix"].text == above
 
 
-def test_the_edges_stay_while_one_types(model: EditableModel) -> None:
+def test_the_edges_stay_while_one_types(model: PreparedModel) -> None:
     session = make_session(model, context_tokens=256)
     session.open(SOURCE)
     text = inserted(SOURCE, 24, "value = 0\n")
     session.update(text)
     moved = 0
     for number, line in enumerate(range(25, 41)):
-        last = session._state
-        assert last is not None
-        edges = last.prompt.edges
+        assert session.prompt is not None
+        edges = session.prompt.edges
         prediction = session.update(text := inserted(text, line, f"value = {number}\n"))
         check(session, prediction)
-        assert last.prompt.edges.bottom is not None
+        now = session.prompt.edges
+        assert now.bottom is not None
         assert edges.bottom is not None
-        moved += (last.prompt.edges.top, last.prompt.edges.bottom) != (edges.top, edges.bottom + 1)
+        moved += (now.top, now.bottom) != (edges.top, edges.bottom + 1)
     assert moved <= 4
 
 
-def test_a_moved_edge_costs_no_encoding(model: EditableModel) -> None:
+def test_a_moved_edge_costs_no_encoding(model: PreparedModel) -> None:
     session = make_session(model, context_tokens=256, at="end")
     session.open(SOURCE)
     text = SOURCE
     costs = []
     for number in range(24):
-        before = session._state and session._state.prompt.edges.top
+        before = session.prompt and session.prompt.edges.top
         prediction = session.update(text := text + f"size_{number} = {number}\n")
         if prediction.window_dropped != before:
             costs.append(prediction.tokens.encoded)
@@ -306,7 +303,7 @@ def test_a_moved_edge_costs_no_encoding(model: EditableModel) -> None:
     assert max(costs) < 24
 
 
-def test_one_side_gets_the_room_that_the_other_does_not_need(model: EditableModel) -> None:
+def test_one_side_gets_the_room_that_the_other_does_not_need(model: PreparedModel) -> None:
     for line in (1, 46):
         session = make_session(model, context_tokens=300)
         session.open(SOURCE)
@@ -343,7 +340,7 @@ def test_one_side_gets_the_room_that_the_other_does_not_need(model: EditableMode
     ],
 )
 @pytest.mark.parametrize("at", ["edit", "end", "1", "1:1"])
-def test_odd_files_are_edited_like_any_other(model: EditableModel, text: str, at: str) -> None:
+def test_odd_files_are_edited_like_any_other(model: PreparedModel, text: str, at: str) -> None:
     session = make_session(model, context_tokens=128, at=at)
     prediction = session.open(text)
     check(session, prediction)
@@ -356,7 +353,7 @@ def test_odd_files_are_edited_like_any_other(model: EditableModel, text: str, at
             assert prediction.at.line == len((before + "x").split("\n")) + 1
 
 
-def test_a_file_that_shrinks_under_the_spot(model: EditableModel) -> None:
+def test_a_file_that_shrinks_under_the_spot(model: PreparedModel) -> None:
     for at in ("40", "42:3", "edit"):
         session = make_session(model, at=at, context_tokens=200)
         session.open(SOURCE)
@@ -421,7 +418,7 @@ CONTEXTS = ([], [ContextFile("o.py", OTHER)], [ContextFile("o.py", OTHER + "X = 
 )
 @given(steps=STEPS, window=st.sampled_from([None, None, 200]), data=st.data())
 def test_whatever_happens_every_claim_is_true(
-    model: EditableModel, steps: list[Any], window: int | None, data: st.DataObject
+    model: PreparedModel, steps: list[Any], window: int | None, data: st.DataObject
 ) -> None:
     """Edits, spots, other files, windows, comparisons done and given up, in any order."""
     compare = data.draw(st.sampled_from(["full", "prefix"]))
@@ -446,9 +443,7 @@ def test_whatever_happens_every_claim_is_true(
 
 
 def check_claim(session: EditSession) -> None:
-    state = session._state
-    assert state is not None
-    exact = differences(session)[: state.stale_from]
+    exact = differences(session)[: session.stale_from]
     assert not len(exact) or float(exact.max()) < 1e-3
 
 
@@ -456,7 +451,7 @@ def check_claim(session: EditSession) -> None:
 
 
 @pytest.mark.parametrize("at", ["end", "20", "edit"])
-def test_a_text_that_comes_back_is_restored_exactly(model: EditableModel, at: str) -> None:
+def test_a_text_that_comes_back_is_restored_exactly(model: PreparedModel, at: str) -> None:
     session = make_session(model, at=at)
     session.open(SOURCE)
     text = inserted(SOURCE, 4, "import sys\n" * 4)
@@ -475,7 +470,7 @@ def test_a_text_that_comes_back_is_restored_exactly(model: EditableModel, at: st
         assert at != "end" or prediction.tokens.restored > 200
 
 
-def test_what_is_not_the_same_left_context_is_not_restored(model: EditableModel) -> None:
+def test_what_is_not_the_same_left_context_is_not_restored(model: PreparedModel) -> None:
     """The control: the text behind another beginning is not the text that came back."""
     session = make_session(model, at="end")
     session.open(SOURCE)
@@ -488,21 +483,21 @@ def test_what_is_not_the_same_left_context_is_not_restored(model: EditableModel)
 
 
 def test_copies_are_bounded_and_counted(
-    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+    model: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pie_cli.session.MIN_STASH_BYTES", 0)
+    monkeypatch.setattr("pie_cli.engine.edited.MIN_SNAPSHOT_BYTES", 0)
     session = make_session(model)
     session.open(SOURCE)
-    assert session._state is not None
-    cache_bytes = session._state.cache.memory_bytes
+    assert session.engine is not None
+    cache_bytes = session.engine.slots.memory_bytes
     assert cache_bytes < session.cache_bytes
     for number in range(12):
         check(session, session.update(inserted(SOURCE, 4, f"import a{number}\n" * number)))
         session.compare()
-        assert session.cache_bytes <= session._state.cache.memory_bytes + cache_bytes
+        assert session.cache_bytes <= session.engine.slots.memory_bytes + cache_bytes
 
 
-def test_the_other_strategies_restore_nothing(model: EditableModel) -> None:
+def test_the_other_strategies_restore_nothing(model: PreparedModel) -> None:
     for strategy in ("full", "prefix", "cfe"):
         session = make_session(model, at="end", strategy=strategy)
         session.open(SOURCE)
@@ -512,7 +507,7 @@ def test_the_other_strategies_restore_nothing(model: EditableModel) -> None:
 
 
 def test_without_memory_for_copies_nothing_is_lost(
-    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+    model: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")

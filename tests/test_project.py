@@ -23,7 +23,9 @@ HOMES = {
     "huggingface_hub": ["evaluation/hub.py", "models/*"],
     "transformers": [
         "engine/attention.py",
+        "engine/layers.py",
         "engine/slots.py",
+        "engine/stock.py",
         "engine/plain/model.py",
         "models/*",
         "models/nano/*",

@@ -8,14 +8,14 @@ from statistics import mean
 import pytest
 import torch
 
-from pie_cli.engine.decode import execute
+from pie_cli.editable import PreparedModel, prepare
+from pie_cli.engine.edited import execute
 from pie_cli.engine.forward import encode
 from pie_cli.engine.slots import SlotCache
 from pie_cli.models.loading import load
 from pie_cli.plan.alignment import align
 from pie_cli.plan.plan import make_plan
 from pie_cli.prompt.assembly import PromptBuilder
-from pie_cli.session import EditableModel, prepare
 
 CASES = Path(__file__).parents[2] / "shared" / "data" / "edits" / "cases_python.jsonl.gz"
 CONTEXT_TOKENS = 512
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.shared
 
 
 @pytest.fixture(scope="module")
-def model() -> EditableModel:
+def model() -> PreparedModel:
     return prepare(load(device="cpu"))
 
 
@@ -37,7 +37,7 @@ def read_cases(count: int) -> list[dict]:
     return cases[:: max(1, len(cases) // count)][:count]
 
 
-def next_token_logits(model: EditableModel, case: dict, context: int) -> dict[str, torch.Tensor]:
+def next_token_logits(model: PreparedModel, case: dict, context: int) -> dict[str, torch.Tensor]:
     """Return each strategy's logits [vocabulary] at the case's target line."""
     loaded = model.loaded
     before = "".join(case["before"].splitlines(keepends=True)[: case["target_line_before"]])
@@ -61,14 +61,14 @@ def kl(full: torch.Tensor, other: torch.Tensor) -> float:
     return float((p.exp() * (p - q)).sum())
 
 
-def test_pie_is_closer_to_full_recompute_than_cfe(model: EditableModel) -> None:
+def test_pie_is_closer_to_full_recompute_than_cfe(model: PreparedModel) -> None:
     rows = [next_token_logits(model, case, CONTEXT_TOKENS) for case in read_cases(N_CASES)]
     divergence = {s: mean(kl(row["full"], row[s]) for row in rows) for s in rows[0]}
     assert divergence["pie"] < divergence["cfe"] / 10
     assert divergence["prefix"] < 1e-5
 
 
-def test_the_embedded_model_fits_its_limits(model: EditableModel) -> None:
+def test_the_embedded_model_fits_its_limits(model: PreparedModel) -> None:
     folder = Path(__file__).parents[1] / "pie_cli" / "models" / "nano"
     size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".py")
     assert size <= 40_000_000

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pie_cli.config import Settings
-from pie_cli.session import EditableModel, EditSession
+from pie_cli.editable import PreparedModel
+from pie_cli.session import EditSession
 from tests.sessions import check, differences, prompt_ids
 
 SESSIONS = Path(__file__).parents[2] / "shared" / "data" / "edits" / "sessions_python.jsonl.gz"
@@ -29,7 +30,7 @@ def sessions() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("at", ["edit", "end"])
 def test_replayed_sessions_keep_every_claim(
-    tiny_model: EditableModel, sessions: list[dict[str, Any]], at: str
+    tiny_model: PreparedModel, sessions: list[dict[str, Any]], at: str
 ) -> None:
     """Of every file its first lines, as many as the tiny window holds whole."""
     for recorded in sessions:

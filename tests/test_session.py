@@ -8,22 +8,22 @@ import pytest
 import torch
 
 from pie_cli.config import Settings
-from pie_cli.engine.recompute import refresh
-from pie_cli.errors import CacheCapacityError, InputError, PatchError
+from pie_cli.editable import PreparedModel
+from pie_cli.engine.forward import encode
+from pie_cli.errors import CacheCapacityError, InputError
 from pie_cli.plan.alignment import Alignment
 from pie_cli.plan.plan import make_plan
 from pie_cli.plan.strategies import DEFAULT_STRATEGY
-from pie_cli.session import EditableModel, EditSession, stale_from
-from pie_cli.text.edit import diff_lines
+from pie_cli.session import EditSession
+from pie_cli.text.edit import Edit, LineHunk, diff_lines
 from pie_cli.text.matching import KeptRun
-from pie_cli.text.patches import parse, unified_diff
 from tests.conftest import SOURCE
 
 LINES = SOURCE.splitlines(keepends=True)
 MAX_TOKENS = 12
 
 
-def make_session(model: EditableModel, **settings: Any) -> EditSession:
+def make_session(model: PreparedModel, **settings: Any) -> EditSession:
     settings = {"at": "end", **settings}
     return EditSession(model, "area.py", Settings(max_tokens=MAX_TOKENS, **settings))
 
@@ -34,8 +34,8 @@ def inserted(text: str, line: int, new: str) -> str:
 
 
 def keys_and_values(session: EditSession) -> list[torch.Tensor]:
-    assert session._state is not None
-    cache = session._state.cache.slots
+    assert session.engine is not None
+    cache = session.engine.slots
     cache.check_integrity()
     length = cache.length
     return [t[:, :, :length] for layer in cache.layers for t in (layer.keys, layer.values)]
@@ -46,15 +46,15 @@ def difference(one: EditSession, other: EditSession) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
 
-def fresh(model: EditableModel, text: str, **settings: Any) -> EditSession:
+def fresh(model: PreparedModel, text: str, **settings: Any) -> EditSession:
     session = make_session(model, **settings)
     session.open(text)
     return session
 
 
 def prompt_ids(session: EditSession) -> list[int]:
-    assert session._state is not None
-    return session._state.prompt.token_ids
+    assert session.prompt is not None
+    return session.prompt.token_ids
 
 
 def random_edit(text: str, rng: random.Random) -> str:
@@ -77,7 +77,7 @@ def random_edit(text: str, rng: random.Random) -> str:
     return "".join(lines)
 
 
-def test_random_edits_keep_ids_layer_0_and_claims_true(tiny_model: EditableModel) -> None:
+def test_random_edits_keep_ids_layer_0_and_claims_true(tiny_model: PreparedModel) -> None:
     rng = random.Random(3)
     text = SOURCE
     session = fresh(tiny_model, text)
@@ -107,7 +107,7 @@ def test_random_edits_keep_ids_layer_0_and_claims_true(tiny_model: EditableModel
             assert comparison.text == reference.open(text).text
 
 
-def test_stale_tokens_do_differ(tiny_model: EditableModel) -> None:
+def test_stale_tokens_do_differ(tiny_model: PreparedModel) -> None:
     """The control of the test above: what is not claimed to be exact is not."""
     session = fresh(tiny_model, SOURCE)
     text = inserted(SOURCE, 4, "import sys\n")
@@ -115,7 +115,7 @@ def test_stale_tokens_do_differ(tiny_model: EditableModel) -> None:
     assert difference(session, fresh(tiny_model, text)) > 1e-2
 
 
-def test_appending_is_exact(tiny_model: EditableModel) -> None:
+def test_appending_is_exact(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE)
     text = SOURCE + "def area_last(width):\n    size ="
     prediction = session.update(text)
@@ -127,7 +127,7 @@ def test_appending_is_exact(tiny_model: EditableModel) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["full", "prefix"])
-def test_full_and_prefix_are_exact(tiny_model: EditableModel, strategy: str) -> None:
+def test_full_and_prefix_are_exact(tiny_model: PreparedModel, strategy: str) -> None:
     session = fresh(tiny_model, SOURCE, strategy=strategy)
     text = inserted(SOURCE, 4, "import sys\n")
     prediction = session.update(text)
@@ -137,7 +137,7 @@ def test_full_and_prefix_are_exact(tiny_model: EditableModel, strategy: str) -> 
     assert difference(session, reference) < 1e-4
 
 
-def test_cfe_leaves_shifted_keys_where_they_were(tiny_model: EditableModel) -> None:
+def test_cfe_leaves_shifted_keys_where_they_were(tiny_model: PreparedModel) -> None:
     """In layer 0, pie's keys are full recompute's; cfe's are off by their rotation."""
     text = inserted(SOURCE, 4, "import sys\n")
     reference = fresh(tiny_model, text)
@@ -151,7 +151,7 @@ def test_cfe_leaves_shifted_keys_where_they_were(tiny_model: EditableModel) -> N
     assert errors["cfe"] > 100 * errors["pie"]
 
 
-def test_a_completed_comparison_leaves_the_cache_exact(tiny_model: EditableModel) -> None:
+def test_a_completed_comparison_leaves_the_cache_exact(tiny_model: PreparedModel) -> None:
     for compare in ("full", "prefix"):
         session = fresh(tiny_model, SOURCE, compare=compare, chunk_tokens=64)
         text = inserted(SOURCE, 4, "import sys\n")
@@ -163,7 +163,7 @@ def test_a_completed_comparison_leaves_the_cache_exact(tiny_model: EditableModel
         assert session.update(text).exact
 
 
-def test_a_comparison_given_up_keeps_its_chunks(tiny_model: EditableModel) -> None:
+def test_a_comparison_given_up_keeps_its_chunks(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE, compare="prefix", chunk_tokens=64)
     text = inserted(SOURCE, 4, "import sys\n")
     before = session.update(text)
@@ -178,37 +178,38 @@ def test_a_comparison_given_up_keeps_its_chunks(tiny_model: EditableModel) -> No
 
 
 def test_a_prefix_comparison_encodes_what_changed(
-    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that keeps the common prefix has to encode appended text as well."""
     encoded: list[int] = []
 
-    def counting(*arguments: Any) -> Any:
-        encoded.append(len(arguments[2]) - arguments[3])
-        return refresh(*arguments)
+    def counting(model: Any, slots: Any, ids: Any, positions: Any, wanted: Any) -> Any:
+        encoded.append(sum(position < len(prompt_ids(session)) for position in positions))
+        return encode(model, slots, ids, positions, wanted)
 
     session = fresh(tiny_model, "".join(LINES[:12]), compare="prefix")
     prediction = session.update(SOURCE)
-    monkeypatch.setattr("pie_cli.engine.cache.refresh", counting)
+    monkeypatch.setattr("pie_cli.engine.edited.encode", counting)
     assert prediction.exact
     assert session.compare() is not None
-    assert encoded == [prediction.tokens.encoded]
+    assert encoded[0] == prediction.tokens.encoded
+    assert sum(encoded[1:]) == 0
 
 
-def test_no_comparison_before_a_prediction(tiny_model: EditableModel) -> None:
+def test_no_comparison_before_a_prediction(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model)
     assert session.compare() is None
     session.prime(SOURCE)
     assert session.compare() is None
 
 
-def test_no_comparison_when_switched_off(tiny_model: EditableModel) -> None:
+def test_no_comparison_when_switched_off(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE, compare="none")
     session.update(inserted(SOURCE, 4, "import sys\n"))
     assert session.compare() is None
 
 
-def test_a_line_spot_moves_with_the_text(tiny_model: EditableModel) -> None:
+def test_a_line_spot_moves_with_the_text(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model, at="9")
     assert session.open(SOURCE).at.line == 9
     text = inserted(SOURCE, 2, "    # one\n    # two\n")
@@ -219,19 +220,19 @@ def test_a_line_spot_moves_with_the_text(tiny_model: EditableModel) -> None:
     assert prompt_ids(session) == prompt_ids(fresh(tiny_model, SOURCE, at="9"))
 
 
-def test_a_spot_clamps_where_its_line_went(tiny_model: EditableModel) -> None:
+def test_a_spot_clamps_where_its_line_went(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE, at="20")
     assert session.update("".join(LINES[:5])).at.line == 6
     assert session.update("").at.line == 1
 
 
-def test_a_spot_behind_the_final_newline_survives_its_removal(tiny_model: EditableModel) -> None:
+def test_a_spot_behind_the_final_newline_survives_its_removal(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE, at="49")
     assert session.update(SOURCE.rstrip("\n")).at.line == 47
     assert session.update(SOURCE).at.line <= 49
 
 
-def test_a_spot_outside_the_text_is_refused(tiny_model: EditableModel) -> None:
+def test_a_spot_outside_the_text_is_refused(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model, at="500")
     with pytest.raises(InputError, match="line 500 is outside the file, which has 48 lines"):
         session.open(SOURCE)
@@ -241,7 +242,7 @@ def test_a_spot_outside_the_text_is_refused(tiny_model: EditableModel) -> None:
     assert session.text == SOURCE
 
 
-def test_an_edit_behind_the_spot_costs_one_token(tiny_model: EditableModel) -> None:
+def test_an_edit_behind_the_spot_costs_one_token(tiny_model: PreparedModel) -> None:
     """Of a model that cannot fill in a middle, and so never sees it."""
     session = fresh(replace(tiny_model, fim=None), SOURCE, at="9")
     prediction = session.update(SOURCE + "# behind\n")
@@ -250,24 +251,26 @@ def test_an_edit_behind_the_spot_costs_one_token(tiny_model: EditableModel) -> N
     assert prediction.lines_added == 1
 
 
-def test_a_patch_updates_like_a_text(tiny_model: EditableModel) -> None:
+def test_an_edit_updates_like_its_text(tiny_model: PreparedModel) -> None:
+    """Whoever found it; hunks larger than need be are taken as they are."""
     text = inserted(SOURCE, 4, "import sys\n")
-    session, other = fresh(tiny_model, SOURCE), fresh(tiny_model, SOURCE)
-    (patch,) = parse(unified_diff(SOURCE, text, "area.py")).files
-    assert session.apply(patch).text == other.update(text).text
+    session, other = fresh(tiny_model, SOURCE, at="edit"), fresh(tiny_model, SOURCE, at="edit")
+    found = session.update(Edit(SOURCE, text, (LineHunk(2, 6, 2, 7),)))
+    assert (found.lines_added, found.lines_removed) == (5, 4)
     assert session.text == text
-    with pytest.raises(PatchError):
-        session.apply(patch)
-    assert session.text == text
+    assert found.at.line == 8
+    assert other.update(text).at.line == 6
+    assert prompt_ids(session) == prompt_ids(fresh(tiny_model, text, at="8"))
 
 
-def test_a_patch_before_the_first_text_is_refused(tiny_model: EditableModel) -> None:
-    (patch,) = parse(unified_diff(SOURCE, "x\n", "area.py")).files
-    with pytest.raises(InputError):
-        make_session(tiny_model).apply(patch)
+def test_an_edit_of_another_text_counts_for_its_new_text(tiny_model: PreparedModel) -> None:
+    text = inserted(SOURCE, 4, "import sys\n")
+    session = fresh(tiny_model, SOURCE, at="edit")
+    prediction = session.update(Edit("other\n", text, (LineHunk(0, 1, 0, text.count("\n")),)))
+    assert (prediction.lines_added, prediction.at.line) == (1, 6)
 
 
-def test_priming_predicts_nothing_but_makes_the_edit_cheap(tiny_model: EditableModel) -> None:
+def test_priming_predicts_nothing_but_makes_the_edit_cheap(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model)
     assert session.prime(SOURCE) > 0
     text = inserted(SOURCE, 4, "import sys\n")
@@ -277,7 +280,7 @@ def test_priming_predicts_nothing_but_makes_the_edit_cheap(tiny_model: EditableM
     assert prediction.tokens.encoded < 0.1 * prediction.tokens.total
 
 
-def test_an_interrupted_line_leaves_the_cache_in_step(tiny_model: EditableModel) -> None:
+def test_an_interrupted_line_leaves_the_cache_in_step(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE)
     text = inserted(SOURCE, 4, "import sys\n")
     stopped = session.update(text, should_stop=lambda: True)
@@ -287,12 +290,12 @@ def test_an_interrupted_line_leaves_the_cache_in_step(tiny_model: EditableModel)
 
 
 def test_a_failure_in_the_pass_costs_a_recompute_not_the_session(
-    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = fresh(tiny_model, SOURCE)
     text = inserted(SOURCE, 4, "import sys\n")
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.engine.cache.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.engine.edited.decode_line", _out_of_memory)
         with pytest.raises(CacheCapacityError, match="no memory left"):
             session.update(text)
     assert session.update(text).tokens.encoded == len(prompt_ids(session))
@@ -301,27 +304,26 @@ def test_a_failure_in_the_pass_costs_a_recompute_not_the_session(
 
 @pytest.mark.parametrize("lost_by", ["update", "compare"])
 def test_a_failure_loses_neither_text_nor_spot(
-    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch, lost_by: str
+    tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch, lost_by: str
 ) -> None:
     session = fresh(tiny_model, SOURCE, at="9")
     text = inserted(SOURCE, 2, "    # one\n    # two\n")
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.engine.cache.decode_line", _out_of_memory)
-        patched.setattr("pie_cli.engine.cache.refresh", _out_of_memory)
+        patched.setattr("pie_cli.engine.edited.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.engine.edited.encode", _out_of_memory)
         with pytest.raises(CacheCapacityError):
             session.update(text) if lost_by == "update" else session.compare()
     assert session.text == SOURCE
-    (patch,) = parse(unified_diff(SOURCE, text, "area.py")).files
-    assert session.apply(patch).at.line == 11
+    assert session.update(Edit.between(SOURCE, text)).at.line == 11
     assert prompt_ids(session) == prompt_ids(fresh(tiny_model, text, at="11"))
 
 
 def test_a_shrunk_file_can_be_predicted_in_after_a_failure(
-    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = fresh(tiny_model, SOURCE, at="40")
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.engine.cache.decode_line", _out_of_memory)
+        patched.setattr("pie_cli.engine.edited.decode_line", _out_of_memory)
         with pytest.raises(CacheCapacityError):
             session.update("x = 1\n")
     assert session.update("x = 1\n").at.line == 2
@@ -336,29 +338,29 @@ def test_a_shrunk_file_can_be_predicted_in_after_a_failure(
     ],
 )
 def test_a_lack_of_memory_is_named_on_every_device(
-    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch, message: str
+    tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError(message)
 
     session = fresh(tiny_model, SOURCE)
-    monkeypatch.setattr("pie_cli.engine.cache.decode_line", fail)
+    monkeypatch.setattr("pie_cli.engine.edited.decode_line", fail)
     with pytest.raises(CacheCapacityError, match="no memory left"):
         session.update(SOURCE)
 
 
 def test_a_fork_without_memory_leaves_the_session_its_cache(
-    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = fresh(tiny_model, SOURCE)
     with monkeypatch.context() as patched:
-        patched.setattr("pie_cli.session.SlotCache.clone", _out_of_memory)
+        patched.setattr("pie_cli.engine.edited.SlotCache.clone", _out_of_memory)
         with pytest.raises(CacheCapacityError):
             session.fork("full")
     assert session.update(SOURCE).tokens.encoded == 1
 
 
-def test_the_first_edit_finds_room_in_the_cache(tiny_model: EditableModel) -> None:
+def test_the_first_edit_finds_room_in_the_cache(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model)
     session.prime(SOURCE)
     before = session.cache_bytes
@@ -370,7 +372,7 @@ def _out_of_memory(*_: object) -> None:
     raise torch.OutOfMemoryError
 
 
-def test_a_long_file_is_cut_at_a_line_and_the_edge_stays(tiny_model: EditableModel) -> None:
+def test_a_long_file_is_cut_at_a_line_and_the_edge_stays(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model, context_tokens=256)
     first = session.open(SOURCE)
     assert first.window_dropped > 0
@@ -385,7 +387,7 @@ def test_a_long_file_is_cut_at_a_line_and_the_edge_stays(tiny_model: EditableMod
     assert third.tokens.encoded == 1
 
 
-def test_lines_inserted_at_the_top_are_in_the_prompt(tiny_model: EditableModel) -> None:
+def test_lines_inserted_at_the_top_are_in_the_prompt(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE)
     text = "import os\n" + SOURCE
     prediction = session.update(text)
@@ -393,7 +395,7 @@ def test_lines_inserted_at_the_top_are_in_the_prompt(tiny_model: EditableModel) 
     assert prompt_ids(session) == prompt_ids(fresh(tiny_model, text))
 
 
-def test_the_edge_stays_inside_a_huge_line(tiny_model: EditableModel) -> None:
+def test_the_edge_stays_inside_a_huge_line(tiny_model: PreparedModel) -> None:
     """So that appending to a minified file moves nothing, most of the time."""
     session = make_session(tiny_model, context_tokens=256)
     text = "size = width * height + 1;" * 400
@@ -407,13 +409,13 @@ def test_the_edge_stays_inside_a_huge_line(tiny_model: EditableModel) -> None:
     assert shifted.count(0) >= 9
 
 
-def test_a_short_line_behind_a_huge_one_is_not_all_that_is_left(tiny_model: EditableModel) -> None:
+def test_a_short_line_behind_a_huge_one_is_not_all_that_is_left(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model, context_tokens=256)
     text = SOURCE + "size = width * height + 1;" * 100 + "\nwidth = 2\n"
     assert session.open(text).tokens.total > 128
 
 
-def test_a_growing_file_moves_the_edge_in_large_steps(tiny_model: EditableModel) -> None:
+def test_a_growing_file_moves_the_edge_in_large_steps(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model, context_tokens=256)
     text = SOURCE
     session.open(text)
@@ -427,14 +429,14 @@ def test_a_growing_file_moves_the_edge_in_large_steps(tiny_model: EditableModel)
     assert 2 <= len(set(edges)) <= 6
 
 
-def test_a_context_smaller_than_the_head_is_refused(tiny_model: EditableModel) -> None:
+def test_a_context_smaller_than_the_head_is_refused(tiny_model: PreparedModel) -> None:
     with pytest.raises(CacheCapacityError, match="no room behind the head"):
         EditSession(tiny_model, "a/very/long/path" * 10, Settings(context_tokens=16))
 
 
 @pytest.mark.parametrize("max_tokens", [1021, 1024, 5000])
 def test_a_line_as_long_as_the_window_is_refused(
-    tiny_model: EditableModel, max_tokens: int
+    tiny_model: PreparedModel, max_tokens: int
 ) -> None:
     with pytest.raises(CacheCapacityError) as caught:
         EditSession(tiny_model, "area.py", Settings(max_tokens=max_tokens))
@@ -455,24 +457,24 @@ def test_a_line_as_long_as_the_window_is_refused(
 def test_stale_from_follows_the_plan(
     before: int, runs: tuple[KeptRun, ...], length: int, expected: int
 ) -> None:
-    assert stale_from(before, make_plan("pie", Alignment(10, length, runs))) == expected
+    assert make_plan("pie", Alignment(10, length, runs)).stale_from(before) == expected
 
 
 def test_repaired_tokens_are_stale_where_they_saw_stale_ones() -> None:
     """Right behind the only hunk they are exact; behind a gap, or another hunk, they are not."""
     one = Alignment(20, 22, (KeptRun(0, 0, 5), KeptRun(5, 7, 15)))
-    assert stale_from(20, make_plan("pie", one)) == 7
-    assert stale_from(20, make_plan("pie", one, (7, 8, 9))) == 10
-    assert stale_from(20, make_plan("pie", one, (9, 10))) == 7
-    assert stale_from(20, make_plan("pie", one, range(7, 22))) == 22
+    assert make_plan("pie", one).stale_from(20) == 7
+    assert make_plan("pie", one, (7, 8, 9)).stale_from(20) == 10
+    assert make_plan("pie", one, (9, 10)).stale_from(20) == 7
+    assert make_plan("pie", one, range(7, 22)).stale_from(20) == 22
     two = Alignment(20, 22, (KeptRun(0, 0, 5), KeptRun(5, 6, 5), KeptRun(10, 12, 10)))
-    assert stale_from(20, make_plan("pie", two, (12, 13, 14))) == 6
+    assert make_plan("pie", two, (12, 13, 14)).stale_from(20) == 6
     # Stale before the edit already, and mended.
-    assert stale_from(3, make_plan("pie", one, (7, 8))) == 3
-    assert stale_from(3, make_plan("pie", one, (3, 4, 7, 8))) == 9
+    assert make_plan("pie", one, (7, 8)).stale_from(3) == 3
+    assert make_plan("pie", one, (3, 4, 7, 8)).stale_from(3) == 9
 
 
-def test_the_default_repairs_behind_the_hunk_and_says_so(tiny_model: EditableModel) -> None:
+def test_the_default_repairs_behind_the_hunk_and_says_so(tiny_model: PreparedModel) -> None:
     text = SOURCE.replace("size = width * height + 3", "size = height")
     counts = {}
     for strategy in ("pie", "pie+seam:4", DEFAULT_STRATEGY):
@@ -489,7 +491,7 @@ def test_the_default_repairs_behind_the_hunk_and_says_so(tiny_model: EditableMod
     assert counts[DEFAULT_STRATEGY].encoded > counts["pie+seam:4"].encoded
 
 
-def test_lines_changed_are_those_of_the_diff(tiny_model: EditableModel) -> None:
+def test_lines_changed_are_those_of_the_diff(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE)
     text = SOURCE.replace("size = width * height + 3", "size = height")
     (hunk,) = diff_lines(SOURCE, text)

@@ -11,11 +11,13 @@ from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
 from pie_cli.errors import InputError, PatchError
 from pie_cli.prompt.assembly import ContextFile
-from pie_cli.session import Comparison, EditSession, Prediction
+from pie_cli.results import Comparison, Prediction
+from pie_cli.session import EditSession
 from pie_cli.text.applying import FilePatch, fits
 from pie_cli.text.applying import locate as place_hunks
 from pie_cli.text.cursor import Spot
-from pie_cli.text.edit import LineHunk, diff_lines
+from pie_cli.text.edit import Edit as LineEdit
+from pie_cli.text.edit import LineHunk
 from pie_cli.text.patches import parse
 from pie_cli.watching.files import read_source, shown_path
 
@@ -116,7 +118,7 @@ def document(
     """Return the one JSON document that `--json` prints."""
     return dump(
         {
-            **prediction_document(session.path, session.model.loaded, prediction),
+            **prediction_document(session.path, session.model, prediction),
             "load_ms": round(spent.load_ms, 3),
             "encode_before_ms": round(spent.encode_before_ms, 3),
             "comparison": comparison_document(comparison) if comparison else None,
@@ -210,8 +212,8 @@ def _spots(spot: Spot, edit: Edit) -> tuple[Spot, Spot]:
     """Return where the spot stood before the edit, and where it stands behind it."""
     if spot.follows_edits and edit.lowest:
         return replace(spot, line=edit.lowest.old_stop), replace(spot, line=edit.lowest.new_stop)
-    hunks = diff_lines(edit.after, edit.before)
-    return spot.moved(hunks, edit.after, edit.before).within(edit.before), spot
+    back = LineEdit.between(edit.after, edit.before)
+    return spot.moved(back).within(edit.before), spot
 
 
 def _spent_line(spent: Spent, *, with_edit: bool) -> str:

@@ -9,7 +9,7 @@ from pie_cli.errors import PieError
 from pie_cli.results import Comparison, Prediction
 
 if TYPE_CHECKING:
-    from pie_cli.models.loading import LoadedModel
+    from pie_cli.editable import EditableModel
     from pie_cli.workspace.pool import SessionPool
 
 SCHEMA = "pie/1"
@@ -34,13 +34,15 @@ class Beginning:
     load_ms: float
 
 
-def prediction_document(path: str, loaded: "LoadedModel", prediction: Prediction) -> dict[str, Any]:
+def prediction_document(
+    path: str, model: "EditableModel", prediction: Prediction
+) -> dict[str, Any]:
     """Return the fields of a prediction in a file, without `schema`."""
     return {
         "path": path,
-        "model": loaded.name,
-        "device": loaded.device,
-        "dtype": loaded.dtype,
+        "model": model.name,
+        "device": model.device,
+        "dtype": model.dtype,
         "strategy": prediction.strategy,
         "at": asdict(prediction.at),
         "prediction": prediction.text,
@@ -70,19 +72,19 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
 def start_document(beginning: Beginning) -> dict[str, Any]:
     """Return the fields of a watch's `start`, without `schema`."""
     pool = beginning.pool
-    loaded, settings = pool.model.loaded, pool.settings
+    model, settings = pool.model, pool.settings
     return {
         "path": beginning.paths[0],
         "paths": list(beginning.paths),
         "context": list(beginning.context),
         "folders": beginning.n_folders,
-        "model": loaded.name,
-        "device": loaded.device,
-        "dtype": loaded.dtype,
-        "parameters": loaded.n_params,
+        "model": model.name,
+        "device": model.device,
+        "dtype": model.dtype,
+        "parameters": model.n_params,
         "strategy": settings.strategy,
         "compare": settings.compare,
-        "window_tokens": min(settings.context_tokens or loaded.window, loaded.window),
+        "window_tokens": min(settings.context_tokens or model.window, model.window),
         "cache_memory_bytes": pool.limit_bytes,
         "load_ms": round(beginning.load_ms, 3),
     }

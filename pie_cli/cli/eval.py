@@ -14,6 +14,7 @@ from pie_cli.cli.lists import entries, numbers
 from pie_cli.cli.models import open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
+from pie_cli.editable import PreparedModel
 from pie_cli.errors import InputError
 from pie_cli.evaluation.environment import describe
 from pie_cli.evaluation.evaluate import Experiment, Unit, evaluate, finish, prepare, settings_of
@@ -23,7 +24,6 @@ from pie_cli.evaluation.sharing import Team, join_team
 from pie_cli.evaluation.sources import TASKS, Loaded, TaskOptions, load
 from pie_cli.evaluation.store import check_folder, write_whole
 from pie_cli.evaluation.summary import summarise
-from pie_cli.session import EditableModel
 
 _SHOWN_SKIPS = 5
 _PRINTED = ("environment", "model", "seed", "source", "settings", "counts", "skipped", "rows")
@@ -159,7 +159,7 @@ def _load(options: EvalOptions, renderer: Renderer) -> Loaded:
 
 
 def _evaluate(
-    model: EditableModel, options: EvalOptions, loaded: Loaded, team: Team, renderer: Renderer
+    model: PreparedModel, options: EvalOptions, loaded: Loaded, team: Team, renderer: Renderer
 ) -> dict[str, Any] | None:
     """Run the cases; in the process that leads, sum up and write what is asked for."""
     experiment, folder = options.experiment, options.out
@@ -184,7 +184,7 @@ def _evaluate(
 
 
 def _document(
-    model: EditableModel,
+    model: PreparedModel,
     options: EvalOptions,
     loaded: Loaded,
     made_with: dict[str, Any],

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
+from pie_cli.editable import PreparedModel, prepare
 from pie_cli.models.loading import load
-from pie_cli.session import EditableModel, prepare
 from pie_cli.timing import elapsed_ms
 
 
@@ -14,7 +14,7 @@ from pie_cli.timing import elapsed_ms
 class Opened:
     """A model that is ready, and what getting it ready took."""
 
-    model: EditableModel
+    model: PreparedModel
     load_ms: float
 
 

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pie_cli.config import DEFAULT_MODEL, Settings
+from pie_cli.editable import prepare
 from pie_cli.errors import PieError
 from pie_cli.evaluation.environment import describe
 from pie_cli.evaluation.orders import compare_orders, read_hidden_lines
 from pie_cli.models.loading import load
-from pie_cli.session import prepare
 
 
 def main(arguments: list[str] | None = None) -> int:

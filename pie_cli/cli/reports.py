@@ -16,7 +16,7 @@ from pie_cli.cli.documents import (
 )
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.tally import Summary
-from pie_cli.models.loading import LoadedModel
+from pie_cli.editable import EditableModel
 from pie_cli.watching.files import shown_path
 from pie_cli.workspace.events import (
     Compared,
@@ -56,13 +56,13 @@ class TextReport:
 
     def started(self, beginning: Beginning) -> None:
         """Name the files and the model."""
-        loaded = beginning.pool.model.loaded
+        model = beginning.pool.model
         self._compare = beginning.pool.settings.compare
         folders = f" ({beginning.n_folders:,} folders)" if beginning.n_folders > 1 else ""
         context = f", {_listed(beginning.context)} as context," if beginning.context else ""
         self._renderer.line(
-            f"Watching {_listed(beginning.paths)}{folders}{context} with {loaded.name}"
-            f" ({loaded.n_params / 1e6:,.1f} M parameters, {loaded.device}, {loaded.dtype},"
+            f"Watching {_listed(beginning.paths)}{folders}{context} with {model.name}"
+            f" ({model.n_params / 1e6:,.1f} M parameters, {model.device}, {model.dtype},"
             f" loaded in {beginning.load_ms:,.0f} ms). Ctrl-C ends."
         )
 
@@ -115,11 +115,11 @@ class JsonReport:
     def __init__(self, show: Callable[[Path], str] = shown_path) -> None:
         self._show = show
         self._last_id = 0
-        self._model: LoadedModel | None = None
+        self._model: EditableModel | None = None
 
     def started(self, beginning: Beginning) -> None:
         """Print `start`."""
-        self._model = beginning.pool.model.loaded
+        self._model = beginning.pool.model
         self._print("start", 0, start_document(beginning))
 
     def tell(self, event: Event) -> None:

@@ -1,6 +1,6 @@
-"""Exact keys and values kept for when a text comes back: undo, a branch switched back, unformat.
+"""Snapshots: exact keys and values kept for when a text comes back, as after an undo.
 
-What stands behind an edit has another left context than before, so its exact keys and values are
+What follows an edit has another left context than before, so its exact keys and values are
 gone from the cache with the edit. They come back with the text: a token's key and value are a
 function of the tokens up to it. So copies are kept under a hash of these, block by block, each
 block's hash taken over its own ids and the hash before it. Versions that share a beginning share
@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from pie_cli.engine.layers import LayerStates, StoredRun
 from pie_cli.engine.slots import SlotCache
-from pie_cli.engine.stored import LayerStates, StoredRun
 from pie_cli.text.matching import common_prefix
 
 BLOCK_TOKENS = 64
 """Tokens hashed and evicted together: few enough that little of a long text misses its block."""
-
-LIMIT_BYTES = 256 << 20
 
 _ROOT = b""
 
@@ -44,11 +42,10 @@ class _Block:
     size: int
 
 
-class Stash:
+class PrefixCache:
     """Keys and values by left context, the least recently used dropped first.
 
-    One for each loaded model; several caches of that model may share it. It holds tensors of the
-    caches' own dtype, on their devices.
+    One for each session. It holds tensors of its cache's own dtype, on their devices.
 
     Args:
         limit_bytes: most bytes of keys and values.
@@ -58,7 +55,7 @@ class Stash:
         memory_bytes: bytes of keys and values held.
     """
 
-    def __init__(self, limit_bytes: int = LIMIT_BYTES, block_tokens: int = BLOCK_TOKENS) -> None:
+    def __init__(self, limit_bytes: int, block_tokens: int = BLOCK_TOKENS) -> None:
         self.memory_bytes = 0
         self._limit = limit_bytes
         self._block_tokens = block_tokens
@@ -139,6 +136,13 @@ class Stash:
             StoredRun(first, stop, tuple(self._cut(blocks, first, stop)))
             for first, stop, blocks in runs
         )
+
+    def clone(self) -> "PrefixCache":
+        """Copy what is held; the tensors, which nothing changes, are shared."""
+        twin = PrefixCache(self._limit, self._block_tokens)
+        twin.memory_bytes, twin._blocks = self.memory_bytes, self._blocks.copy()
+        twin._children = {parent: list(blocks) for parent, blocks in self._children.items()}
+        return twin
 
     def clear(self) -> None:
         """Forget everything."""

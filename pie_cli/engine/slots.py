@@ -12,18 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache
-from transformers.cache_utils import (
-    CacheLayerMixin,
-    DynamicCache,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-)
 
+from pie_cli.engine.layers import LayerStates, Moves, SlotLayer, StoredRun, grown
 from pie_cli.engine.model import CausalModel, layer_count, window
-from pie_cli.engine.moves import Moves
 from pie_cli.engine.passes import ForwardPass
 from pie_cli.engine.rope import ModelRotation, Turn, make_turn
-from pie_cli.engine.stored import LayerStates, StoredRun
 from pie_cli.plan.plan import uncovered
 from pie_cli.text.matching import KeptRun
 
@@ -40,107 +33,6 @@ _HOME_TOLERANCE = 0.02
 
 class CacheIntegrityError(RuntimeError):
     """The cache contradicts itself, by a bug or a pass broken off; the message has the numbers."""
-
-
-class SlotLayer(CacheLayerMixin):
-    """One layer's keys and values, in slots.
-
-    Attributes:
-        keys: [1, H, C, D], after RoPE.
-        values: [1, H, C, D].
-        homes: [1, H, C, D], keys as they were computed, or None where a shift may rotate them in
-            place.
-    """
-
-    is_sliding = False
-    keys: Tensor
-    values: Tensor
-
-    def __init__(self, capacity: int = 0) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.capacity = capacity
-        self.homes: Tensor | None = None
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate `capacity` slots shaped like the states [1, H, S, D]."""
-        self.keys = _slots_like(key_states, self.capacity)
-        self.values = _slots_like(value_states, self.capacity)
-        self.is_initialized = True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Refuse: slots are written through `SlotCache.update`, which knows the positions."""
-        raise NotImplementedError("write through SlotCache.update")
-
-    def write(self, this: ForwardPass, key_states: Tensor, value_states: Tensor) -> None:
-        """Store the states [1, H, S, D] of a pass at its positions."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        pairs = [(self.keys, key_states), (self.values, value_states)]
-        if self.homes is not None:
-            pairs.append((self.homes, key_states))
-        for slots, states in pairs:
-            if this.contiguous:
-                slots[:, :, this.positions[0] : this.stop] = states
-            else:
-                slots.index_copy_(2, this.index(states.device), states)
-
-    def grow(self, capacity: int, length: int) -> None:
-        """Reallocate to `capacity` slots, keeping the first `length`."""
-        self.capacity = capacity
-        if not self.is_initialized:
-            return
-        self.keys = _grown(self.keys, capacity, length)
-        self.values = _grown(self.values, capacity, length)
-        if self.homes is not None:
-            self.homes = _grown(self.homes, capacity, length)
-
-    def settle(self, length: int) -> None:
-        """Start keeping home copies: shifts rotate from these, with one rounding in all."""
-        self.homes = _grown(self.keys, self.capacity, length)
-
-    def move(self, moves: Moves, turn: Turn | None) -> None:
-        """Move runs to their new slots; `turn` re-rotates keys, from their homes if kept."""
-        moves.shift(self.values)
-        if self.homes is None:
-            if turn is None:
-                moves.shift(self.keys)
-            else:
-                moves.put(self.keys, turn.apply(moves.gather(self.keys)))
-            return
-        homes = moves.shift(self.homes)
-        if turn is None:
-            moves.shift(self.keys)
-        else:
-            moves.put(self.keys, turn.apply(homes))
-
-    def fill(self, start: int, stop: int, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Write keys and values as computed: parts [1, H, S, D] that add up to [start, stop)."""
-        if not self.is_initialized:
-            self.lazy_initialization(*parts[0])
-        keys, values = ([part[side] for part in parts] for side in (0, 1))
-        torch.cat(keys, dim=2, out=self.keys[:, :, start:stop])
-        torch.cat(values, dim=2, out=self.values[:, :, start:stop])
-        if self.homes is not None:
-            torch.cat(keys, dim=2, out=self.homes[:, :, start:stop])
-
-    def memory_bytes(self) -> int:
-        """Return the bytes allocated."""
-        tensors = (self.keys, self.values, self.homes) if self.is_initialized else ()
-        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002
-        """Return the number of keys and the first; only masks ask, and we use none."""
-        return self.capacity, 0
-
-    def get_seq_length(self) -> int:
-        """Return the slots allocated; the valid length is `SlotCache.length`."""
-        return self.capacity
-
-    def get_max_length(self) -> int:
-        """Return -1: the cache grows."""
-        return -1
 
 
 class SlotCache(Cache):
@@ -474,12 +366,12 @@ class SlotCache(Cache):
         copy._rotation = self._rotation  # noqa: SLF001 - a cache, too
         for ours, theirs in zip(copy.slot_layers, self.slot_layers, strict=False):
             if theirs.is_initialized:
-                ours.keys = _grown(theirs.keys, self.capacity, self.length)
-                ours.values = _grown(theirs.values, self.capacity, self.length)
+                ours.keys = grown(theirs.keys, self.capacity, self.length)
+                ours.values = grown(theirs.values, self.capacity, self.length)
                 ours.homes = (
                     None
                     if theirs.homes is None
-                    else _grown(theirs.homes, self.capacity, self.length)
+                    else grown(theirs.homes, self.capacity, self.length)
                 )
                 ours.is_initialized = True
         if self._home_positions is not None:
@@ -546,40 +438,6 @@ class SlotCache(Cache):
             )
 
 
-def stock_cache(config: Any = None) -> DynamicCache:
-    """Make transformers' own growing cache.
-
-    Without a config every layer keeps every key, sliding windows or not; with one, each keeps what
-    the model needs to go on.
-    """
-    return DynamicCache(config=config)
-
-
-def unusual_layer(config: Any) -> str | None:
-    """Say which layer keeps something else than keys and values by its config, in a few words."""
-    try:
-        layers = DynamicCache(config=config).layers
-    except Exception:  # noqa: BLE001 - a config that says nothing about layers is no objection
-        return None
-    for index, layer in enumerate(layers):
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            running = "Linear" in type(layer).__name__
-            return f"layer {index} keeps " + (
-                "a running state, not keys" if running else "more than keys and values"
-            )
-    return None
-
-
-def stock_states(cache: DynamicCache) -> list[tuple[Tensor, Tensor] | None]:
-    """Return each layer's keys and values [B, H, S, D] in a stock cache, None for other layers."""
-    return [
-        (layer.keys, layer.values)
-        if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None
-        else None
-        for layer in cache.layers
-    ]
-
-
 def _run_deltas(moves: Moves) -> Tensor | int:
     if len({run.delta for run in moves.runs}) == 1:
         return moves.runs[0].delta
@@ -588,13 +446,3 @@ def _run_deltas(moves: Moves) -> Tensor | int:
 
 def _rounded(slots: int) -> int:
     return -(-slots // _GRANULE) * _GRANULE
-
-
-def _slots_like(states: Tensor, capacity: int) -> Tensor:
-    return states.new_empty(states.shape[0], states.shape[1], capacity, states.shape[3])
-
-
-def _grown(slots: Tensor, capacity: int, length: int) -> Tensor:
-    grown = _slots_like(slots, capacity)
-    grown[:, :, :length] = slots[:, :, :length]
-    return grown

@@ -4,12 +4,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pie_cli.editable import PreparedModel
 from pie_cli.errors import CacheCapacityError
 from pie_cli.models.loading import LoadedModel
 from pie_cli.prompt.assembly import PromptBuilder
-from pie_cli.session import EditableModel
-from pie_cli.text.cursor import moved_edge
-from pie_cli.text.edit import LineHunk, diff_lines, split_lines
+from pie_cli.prompt.window import Edges
+from pie_cli.text.edit import Edit, split_lines
 
 _FILL = 0.75
 _REFILL = 0.4
@@ -54,7 +54,7 @@ def prompt_budget(loaded: LoadedModel, context_tokens: int, max_tokens: int) -> 
     return budget
 
 
-def head_of(model: EditableModel, path: str, budget: int) -> list[int]:
+def head_of(model: PreparedModel, path: str, budget: int) -> list[int]:
     """Return the token ids that every prompt of a file begins with.
 
     Raises:
@@ -63,7 +63,7 @@ def head_of(model: EditableModel, path: str, budget: int) -> list[int]:
     return PromptBuilder(model.tokenizer, model.loaded.bos_id, path, budget).head
 
 
-def cut(model: EditableModel, path: str, before: str, after: str, budget: int) -> PromptPair:
+def cut(model: PreparedModel, path: str, before: str, after: str, budget: int) -> PromptPair:
     """Build both prompts: the head, then the longest tail of whole lines that fits both.
 
     Both texts begin at the same line, as the window of a session does, whose edge moves along with
@@ -82,12 +82,12 @@ def cut(model: EditableModel, path: str, before: str, after: str, budget: int) -
     encode = model.tokenizer.encode
     head = head_of(model, path, budget)
     room = budget - len(head)
-    hunks = diff_lines(before, after)
-    back = [LineHunk(h.new_start, h.new_stop, h.old_start, h.old_stop) for h in hunks]
+    edit = Edit.between(before, after)
+    back = edit.reversed()
     new_lines, old_lines = split_lines(after), split_lines(before)
 
     def tails(edge: int) -> tuple[list[int], list[int]]:
-        old_edge = moved_edge(edge, back)
+        old_edge = Edges(edge).moved(back).top
         return encode("".join(old_lines[old_edge:])), encode("".join(new_lines[edge:]))
 
     last = max(0, len(new_lines) - 1)

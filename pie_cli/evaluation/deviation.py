@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pie_cli.editable import PreparedModel
 from pie_cli.engine.forward import encode
 from pie_cli.engine.model import CausalModel
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.alignment import Alignment
 from pie_cli.plan.strategies import Budget
-from pie_cli.session import EditableModel
 
 SHARE_PCT = 15
 """Tokens computed anew, in per cent of the prompt: CacheBlend's choice."""
@@ -53,7 +53,7 @@ class _FirstLayers(SlotCache):
 
 @torch.inference_mode()
 def deviating_positions(
-    model: EditableModel,
+    model: PreparedModel,
     slots: SlotCache,
     alignment: Alignment,
     new_ids: Sequence[int],

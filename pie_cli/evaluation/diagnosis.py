@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pie_cli.editable import PreparedModel
 from pie_cli.engine.rope import LayerRotation, ModelRotation
-from pie_cli.session import EditableModel
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Diagnosis:
     fim_order: str | None
 
 
-def describe(model: EditableModel) -> Diagnosis:
+def describe(model: PreparedModel) -> Diagnosis:
     """Put a prepared model's verdict in plain values."""
     gate, ability, fim = model.gate, model.ability, model.fim
     return Diagnosis(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pie_cli import __version__
+from pie_cli.editable import PreparedModel
 from pie_cli.errors import InputError
 from pie_cli.evaluation.cases import EvalCase, EvalSession
 from pie_cli.evaluation.cutting import prompt_budget
@@ -17,7 +18,6 @@ from pie_cli.evaluation.sharing import Team
 from pie_cli.evaluation.store import ResultFile, merge_parts, prepare_folder, read_records
 from pie_cli.evaluation.trial import Laboratory
 from pie_cli.plan.strategies import Strategy, parse
-from pie_cli.session import EditableModel
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 Unit: TypeAlias = EvalCase | EvalSession
@@ -66,7 +66,7 @@ class Experiment:
 
 
 def settings_of(
-    experiment: Experiment, model: EditableModel, task: str, units: Sequence[Unit]
+    experiment: Experiment, model: PreparedModel, task: str, units: Sequence[Unit]
 ) -> dict[str, Any]:
     """Return what two runs must have in common for one to go on with the other's results."""
     loaded = model.loaded
@@ -88,7 +88,7 @@ def settings_of(
 
 
 def evaluate(
-    model: EditableModel,
+    model: PreparedModel,
     experiment: Experiment,
     units: Sequence[Unit],
     team: Team,

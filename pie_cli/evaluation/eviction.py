@@ -12,17 +12,17 @@ Source:
 
 from collections.abc import Sequence
 
-from pie_cli.engine.decode import Executed, execute
+from pie_cli.editable import PreparedModel
+from pie_cli.engine.edited import Executed, execute
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.alignment import Alignment
 from pie_cli.plan.plan import Plan, make_plan
 from pie_cli.plan.strategies import Evict, Strategy
-from pie_cli.session import EditableModel
 from pie_cli.text.matching import KeptRun
 
 
 def run(
-    model: EditableModel,
+    model: PreparedModel,
     slots: SlotCache,
     strategy: Strategy,
     plan: Plan,

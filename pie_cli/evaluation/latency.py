@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pie_cli.config import Settings
+from pie_cli.editable import PreparedModel
 from pie_cli.engine.attention import stock_attention
 from pie_cli.engine.clock import stamp
 from pie_cli.engine.model import CausalModel
@@ -39,7 +40,8 @@ from pie_cli.evaluation.workload import (
 )
 from pie_cli.plan.strategies import BENCHED, check, parse
 from pie_cli.prompt.assembly import PromptBuilder
-from pie_cli.session import EditableModel, EditSession, Prediction
+from pie_cli.results import Prediction
+from pie_cli.session import EditSession
 from pie_cli.text.edit import split_lines
 from pie_cli.timing import Spread, elapsed_ms, spread
 
@@ -110,7 +112,7 @@ class _Sample:
 
 
 def measure(
-    model: EditableModel,
+    model: PreparedModel,
     workload: Workload,
     settings: Settings,
     on_progress: OnProgress | None = None,
@@ -186,7 +188,7 @@ class _Bench:
 
     def __init__(
         self,
-        model: EditableModel,
+        model: PreparedModel,
         workload: Workload,
         settings: Settings,
         strategies: Sequence[str],
@@ -354,7 +356,7 @@ def _reduction(time_ms: float, full_ms: float) -> float:
 
 
 def _prompt_limit(
-    model: EditableModel, workload: Workload, settings: Settings, context: int
+    model: PreparedModel, workload: Workload, settings: Settings, context: int
 ) -> int:
     """Return the most tokens of the prompt before the edit.
 

@@ -149,8 +149,8 @@ def _serve(connection: Connection) -> None:
 
 def judge_type(model_type: str) -> Row:
     """Build a tiny model of a type and judge it."""
-    from pie_cli.engine.gate.checks import UnusableModel
-    from pie_cli.engine.gate.memory import judge
+    from pie_cli.engine.gate.check import check_model
+    from pie_cli.engine.gate.verdicts import UnusableModel
     from pie_cli.models.tiny import build_tiny
 
     try:
@@ -158,7 +158,7 @@ def judge_type(model_type: str) -> Row:
     except ValueError as error:
         return Row(model_type, "-", "", f"not built: {error}")
     try:
-        verdict = judge(model)
+        verdict = check_model(model)
     except UnusableModel as error:
         return Row(model_type, "-", "", error.reason)
     if verdict.report is None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pie_cli.config import Settings
+from pie_cli.editable import PreparedModel
 from pie_cli.errors import InputError
 from pie_cli.prompt.fim import FimFormat
 from pie_cli.results import Prediction
-from pie_cli.session import EditableModel, EditSession
+from pie_cli.session import EditSession
 from pie_cli.text.cursor import Spot
 from pie_cli.text.edit import split_lines
 from pie_cli.text.matching import similarity
@@ -77,7 +78,7 @@ def read_hidden_lines(path: Path, limit: int | None = None) -> list[HiddenLine]:
 
 
 def compare_orders(
-    model: EditableModel,
+    model: PreparedModel,
     lines: Sequence[HiddenLine],
     settings: Settings,
     on_progress: OnProgress | None = None,
@@ -102,7 +103,7 @@ def compare_orders(
     return rows
 
 
-def _forms(model: EditableModel) -> Iterator[tuple[str, FimFormat | None]]:
+def _forms(model: PreparedModel) -> Iterator[tuple[str, FimFormat | None]]:
     yield "plain", None
     if model.fim:
         for order in model.fim.layouts:
@@ -110,7 +111,7 @@ def _forms(model: EditableModel) -> Iterator[tuple[str, FimFormat | None]]:
 
 
 def _ask(
-    model: EditableModel, hidden: HiddenLine, settings: Settings
+    model: PreparedModel, hidden: HiddenLine, settings: Settings
 ) -> tuple[Prediction, Prediction]:
     """Return the prediction in the gap, and that of a save which adds the line above it."""
     lines = split_lines(hidden.text)

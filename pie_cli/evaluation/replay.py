@@ -19,8 +19,8 @@ from pie_cli.evaluation.runner import changed_tokens, moved_tokens
 from pie_cli.evaluation.trial import FULL, Laboratory, Question, Trial, outcome
 from pie_cli.plan.alignment import Alignment
 from pie_cli.plan.strategies import Strategy
-from pie_cli.text.cursor import moved_edge
-from pie_cli.text.edit import diff_lines, moved_line, split_lines
+from pie_cli.prompt.window import Edges
+from pie_cli.text.edit import Edit, split_lines
 
 _EXACT = ("full", "prefix")
 
@@ -163,16 +163,19 @@ class Replayer:
         spot = edge = 0
         opened = False
         for old, new in pairwise(session.versions):
-            hunks = diff_lines(old, new)
+            edit = Edit.between(old, new)
+            hunks = edit.hunks
             if not hunks:
                 continue
             if not opened:
                 opened, spot = True, hunks[-1].old_stop
                 ids, edge = window(model.tokenizer.encode, split_lines(old)[:spot], 0, room)
                 yield _Save([*head, *ids], edge > 0, None, 0, 0)
-            spot = max(moved_line(spot, hunks), hunks[-1].new_stop)
+            spot = max(edit.moved_line(spot), hunks[-1].new_stop)
             lines = split_lines(new)
-            ids, edge = window(model.tokenizer.encode, lines[:spot], moved_edge(edge, hunks), room)
+            ids, edge = window(
+                model.tokenizer.encode, lines[:spot], Edges(edge).moved(edit).top, room
+            )
             target = next((line for line in lines[spot:] if line.strip()), None)
             yield _Save(
                 [*head, *ids],

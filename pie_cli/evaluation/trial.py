@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pie_cli.engine.cache import EditedCache
+from pie_cli.editable import PreparedModel
 from pie_cli.engine.clock import stamp
-from pie_cli.engine.decode import DecodeOptions, Executed, decode_after, execute
+from pie_cli.engine.decode import FirstPass, decode_line
+from pie_cli.engine.edited import EditedEngine, Executed, _Steps, execute
 from pie_cli.engine.forward import encode
+from pie_cli.engine.logits import LogitRows
+from pie_cli.engine.protocol import Decoding
 from pie_cli.engine.slots import SlotCache
 from pie_cli.errors import ModelError
 from pie_cli.evaluation import eviction
@@ -24,9 +27,8 @@ from pie_cli.evaluation.metrics import (
 from pie_cli.evaluation.outcomes import Outcome
 from pie_cli.plan.alignment import Alignment, align
 from pie_cli.plan.plan import Plan, make_plan
-from pie_cli.plan.repair import refresh_positions
+from pie_cli.plan.repair import repair_positions
 from pie_cli.plan.strategies import Strategy, parse
-from pie_cli.session import EditableModel
 from pie_cli.timing import elapsed_ms
 
 FULL = parse("full")
@@ -86,18 +88,16 @@ class Laboratory:
         ModelError: a model whose cache is not edited: every strategy would be full recompute.
     """
 
-    def __init__(self, model: EditableModel, max_tokens: int, seed: int) -> None:
+    def __init__(self, model: PreparedModel, max_tokens: int, seed: int) -> None:
         loaded = model.loaded
-        if not isinstance(model.new_cache(1), EditedCache):
+        if not isinstance(model.new_engine(1), EditedEngine):
             raise ModelError(
                 f"the cache of {loaded.name} is never edited: there is nothing to evaluate",
                 "name a model whose keys can be moved; pie doctor says which can",
             )
         self.model = model
         self.seed = seed
-        self._decoding = DecodeOptions(
-            model.tokenizer.decode_continuation, loaded.eos_ids, max_tokens
-        )
+        self._decoding = Decoding(model.tokenizer.decode_continuation, loaded.eos_ids, max_tokens)
 
     def encode(self, token_ids: Sequence[int], room: int) -> SlotCache:
         """Encode a prompt from scratch in one pass, with storage for `room` tokens and a line."""
@@ -152,7 +152,7 @@ class Laboratory:
         by_text = tuple(repair for repair in strategy.repairs if repair.kind != "deviation")
         pieces = self.model.tokenizer.pieces
         positions = set(
-            refresh_positions(
+            repair_positions(
                 replace(strategy, repairs=by_text),
                 alignment,
                 old_ids,
@@ -186,7 +186,9 @@ class Laboratory:
             positions = range(length, length + len(draft))
             rows = encode(model, slots, draft, positions, range(len(draft)))
             logits = torch.cat([logits, rows])
-        line = decode_after(model, slots, length, logits, self._decoding, draft)
+        ahead = FirstPass(LogitRows(logits), tuple(draft), 0.0, 0.0)
+        line = decode_line(_Steps(model, slots), length, ahead, self._decoding)
+        slots.truncate(length)
         return line.text, line.token_ids
 
 

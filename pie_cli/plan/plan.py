@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pie_cli.engine.stored import StoredRun
 from pie_cli.plan.alignment import Alignment
 from pie_cli.plan.strategies import parse
 from pie_cli.text.matching import KeptRun
@@ -18,10 +17,10 @@ class Plan:
         strategy: its name, repairs included.
         length: tokens of the new sequence.
         kept: runs taken over from the cache, ascending by `new_start`.
-        fresh: positions to run through the model, ascending; `kept`, `stored` and `fresh` cover the
-            sequence exactly once.
+        fresh: positions to run through the model, ascending; `kept`, `snapshots` and `fresh` cover
+            the sequence exactly once.
         rotate: whether the keys of moved runs are re-rotated to their new positions.
-        stored: runs taken over from copies of exact keys and values, ascending.
+        snapshots: spans taken over from exact copies of keys and values, ascending.
     """
 
     strategy: str
@@ -29,7 +28,7 @@ class Plan:
     kept: tuple[KeptRun, ...]
     fresh: tuple[int, ...]
     rotate: bool
-    stored: tuple[StoredRun, ...] = ()
+    snapshots: tuple[range, ...] = ()
 
     @cached_property
     def reused(self) -> int:
@@ -39,7 +38,7 @@ class Plan:
     @cached_property
     def restored(self) -> int:
         """Tokens taken over from copies, exactly; part of `reused`."""
-        return sum(run.stop - run.start for run in self.stored)
+        return sum(map(len, self.snapshots))
 
     @cached_property
     def shifted(self) -> int:
@@ -47,12 +46,33 @@ class Plan:
         return sum(run.length for run in self.kept if run.delta)
 
     @property
+    def changed_from(self) -> int:
+        """First position that is not kept as it was cached."""
+        return min([self.fresh[0], *(span.start for span in self.snapshots)])
+
+    def stale_from(self, before: int) -> int:
+        """Return the first token that may not be as full recompute would have it, once executed.
+
+        A kept token is exact where nothing before it changed and it was exact itself; a fresh one
+        where everything that it saw is. So this is the old value inside the common prefix, else
+        the first token kept after a change.
+
+        Args:
+            before: the same for the sequence that the plan was made from.
+        """
+        prefix = [run.length for run in self.kept if run.old_start == run.new_start == 0]
+        if prefix and before < prefix[0]:
+            return before
+        after = [run.new_start for run in self.kept if run.new_start or run.delta]
+        return min(after, default=self.length)
+
+    @property
     def encoded(self) -> int:
         """Tokens that run through the model; `reused + encoded == length`."""
         return len(self.fresh)
 
 
-def make_plan(strategy: str, alignment: Alignment, refresh: Iterable[int] = ()) -> Plan:
+def make_plan(strategy: str, alignment: Alignment, repair: Iterable[int] = ()) -> Plan:
     """Turn an alignment into the plan of one strategy.
 
     The last token is always fresh: its logits are what the prediction starts from.
@@ -60,9 +80,9 @@ def make_plan(strategy: str, alignment: Alignment, refresh: Iterable[int] = ()) 
     Args:
         strategy: `full` (full recompute: nothing kept), `prefix` (the run before the first change
             kept), `cfe` (every run kept, keys left as they are) or `pie` (every run kept, keys
-            re-rotated). Repairs in the name change nothing here: `refresh` has their positions.
+            re-rotated). Repairs in the name change nothing here: `repair` has their positions.
         alignment: the kept runs between the cached and the new sequence.
-        refresh: positions in the new sequence that become fresh as well, ascending: a repair.
+        repair: positions in the new sequence that become fresh as well, ascending: a repair.
 
     Raises:
         InputError: for an unknown strategy.
@@ -74,7 +94,7 @@ def make_plan(strategy: str, alignment: Alignment, refresh: Iterable[int] = ()) 
         raise ValueError("a plan needs at least one token: the prompt's head")
     _validate(alignment)
     kept = _clip(_candidates(base, alignment), alignment.new_length - 1)
-    kept = _without(kept, [(position, position + 1) for position in refresh])
+    kept = _without(kept, [(position, position + 1) for position in repair])
     return Plan(
         strategy=strategy,
         length=alignment.new_length,
@@ -84,30 +104,28 @@ def make_plan(strategy: str, alignment: Alignment, refresh: Iterable[int] = ()) 
     )
 
 
-def restoring(plan: Plan, stored: Iterable[StoredRun]) -> Plan:
+def restoring(plan: Plan, snapshots: Sequence[range]) -> Plan:
     """Return a plan that takes what copies there are instead of keeping or encoding it.
 
     Args:
         plan: of any strategy.
-        stored: runs ascending without overlap; none covers the last token, which must be fresh.
+        snapshots: spans of positions with exact copies, ascending without overlap; none covers the
+            last token, which must be fresh.
 
     Raises:
-        ValueError: when a run covers the last token, or none of the sequence.
+        ValueError: when a span covers the last token, or none of the sequence.
     """
-    runs = tuple(stored)
-    if not runs:
+    if not snapshots:
         return plan
-    if runs[0].start < 0 or runs[-1].stop >= plan.length:
-        raise ValueError(f"copies up to {runs[-1].stop} for a plan of {plan.length} tokens")
+    if snapshots[0].start < 0 or snapshots[-1].stop >= plan.length:
+        raise ValueError(f"copies up to {snapshots[-1].stop} for a plan of {plan.length} tokens")
     return replace(
         plan,
-        kept=_without(plan.kept, [(run.start, run.stop) for run in runs]),
+        kept=_without(plan.kept, [(span.start, span.stop) for span in snapshots]),
         fresh=tuple(
-            position
-            for position in plan.fresh
-            if not any(run.start <= position < run.stop for run in runs)
+            position for position in plan.fresh if not any(position in span for span in snapshots)
         ),
-        stored=runs,
+        snapshots=tuple(snapshots),
     )
 
 

@@ -26,7 +26,7 @@ MIN_NAME = 3
 _NAME = re.compile(rb"[A-Za-z_\x80-\xff][\w\x80-\xff]*")
 
 
-def refresh_positions(
+def repair_positions(
     strategy: Strategy,
     alignment: Alignment,
     old_ids: Sequence[int],

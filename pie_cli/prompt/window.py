@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pie_cli.prompt.incremental import TokenizedText
+from pie_cli.text.edit import Edit
 
 # When an edge of the window must move it moves far, so that it stays for many edits.
 _FILL = 0.75
@@ -28,6 +29,12 @@ class Edges:
 
     top: int = 0
     bottom: int | None = None
+
+    def moved(self, edit: Edit) -> "Edges":
+        """Return where the edges are after an edit; the top of the text stays the top."""
+        top = edit.moved_line(self.top) if self.top else 0
+        bottom = None if self.bottom is None else edit.moved_line(self.bottom)
+        return Edges(top, bottom)
 
 
 class Side:

@@ -1,11 +1,10 @@
 """Spots: where in a text the prediction stands, and how that place follows edits."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pie_cli.errors import InputError
-from pie_cli.text.edit import LineHunk, moved_line
+from pie_cli.text.edit import Edit
 
 BOM = "\ufeff"
 """A byte order mark: invisible, so no column of its first line; it stays the text's beginning."""
@@ -74,26 +73,22 @@ class Spot:
         """Whether the prediction ends with the line that the spot stands in."""
         return self.column > 0
 
-    def moved(self, hunks: Sequence[LineHunk], old: str, new: str) -> "Spot":
+    def moved(self, edit: Edit) -> "Spot":
         """Follow an edit: lines that come or go above push the spot; a replaced line clamps it.
 
-        Within a replaced line the text behind the spot holds it, else the text before it.
-
-        Args:
-            hunks: of the edit, ascending.
-            old: text before the edit.
-            new: text behind it.
+        Within a replaced line the text after the spot holds it, else the text before it.
         """
+        hunks = edit.hunks
         if self.follows_edits:
             return replace(self, line=hunks[-1].new_stop) if hunks else self
         if self.line is None:
             return self
-        line = moved_line(self.line, hunks)
+        line = edit.moved_line(self.line)
         if not self.column or all(
             h.old_stop <= self.line or h.old_start > self.line for h in hunks
         ):
             return replace(self, line=line)
-        column = _moved_column(_line(old, self.line), _line(new, line), self.column)
+        column = _moved_column(_line(edit.before, self.line), _line(edit.after, line), self.column)
         return replace(self, line=line, column=column)
 
     def within(self, text: str) -> "Spot":
@@ -156,11 +151,6 @@ class Spot:
         newline = text.rfind("\n")
         opening = "\r\n" if newline > 0 and text[newline - 1] == "\r" else "\n"
         return Place(len(text), opening, Position(position.line + 1, 1))
-
-
-def moved_edge(edge: int, hunks: Sequence[LineHunk]) -> int:
-    """Return where the window's upper edge stands after an edit; the top stays the top."""
-    return moved_line(edge, hunks) if edge else 0
 
 
 def line_offset(text: str, line: int) -> int | None:

@@ -1,6 +1,6 @@
 """Edits: what changed from one version of a document to the next, in lines."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pie_cli.text.matching import KeptRun, common_prefix, common_suffix, ordered_runs
@@ -72,7 +72,15 @@ class Edit:
 
     def moved_line(self, line: int) -> int:
         """Return where the beginning of a 0-based line is after the edit."""
-        return moved_line(line, self.hunks)
+        delta = 0
+        for hunk in self.hunks:
+            if hunk.old_stop <= line:
+                delta = hunk.new_stop - hunk.old_stop
+            elif hunk.old_start <= line:
+                return hunk.new_start + min(line - hunk.old_start, hunk.new_stop - hunk.new_start)
+            else:
+                break
+        return line + delta
 
 
 def split_lines(text: str) -> list[str]:
@@ -156,16 +164,3 @@ def _gaps_as_hunks(runs: list[KeptRun], old_length: int, new_length: int) -> lis
             hunks.append(LineHunk(old_at, run.old_start, new_at, run.new_start))
         old_at, new_at = run.old_stop, run.new_stop
     return hunks
-
-
-def moved_line(line: int, hunks: Sequence[LineHunk]) -> int:
-    """Return where the beginning of a 0-based line stands after an edit."""
-    delta = 0
-    for hunk in hunks:
-        if hunk.old_stop <= line:
-            delta = hunk.new_stop - hunk.old_stop
-        elif hunk.old_start <= line:
-            return hunk.new_start + min(line - hunk.old_start, hunk.new_stop - hunk.new_start)
-        else:
-            break
-    return line + delta

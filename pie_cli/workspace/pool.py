@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import final
 
 from pie_cli.config import Settings
-from pie_cli.session import EditableModel, EditSession
+from pie_cli.editable import EditableModel
+from pie_cli.session import EditSession
 from pie_cli.workspace.documents import Document
 from pie_cli.workspace.events import Dropped
 

@@ -20,8 +20,9 @@ from pie_cli.cli.reports import JsonReport, Report, TextReport
 from pie_cli.cli.tally import Tally
 from pie_cli.cli.watch import reader_is_gone
 from pie_cli.config import Settings
+from pie_cli.editable import EditableModel
 from pie_cli.errors import ExitCode, InputError
-from pie_cli.session import EditableModel, EditSession
+from pie_cli.session import EditSession
 from pie_cli.workspace.documents import Document
 from pie_cli.workspace.events import (
     Compared,

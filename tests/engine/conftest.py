@@ -4,9 +4,8 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from pie_cli.engine.attention import install
-from pie_cli.engine.gate.checks import find_rotation
 from pie_cli.engine.rope import ModelRotation
-from tests.engine.helpers import SCALINGS, make_llama
+from tests.engine.helpers import SCALINGS, find_rotation, make_llama
 
 
 @pytest.fixture(scope="session", params=sorted(SCALINGS))

@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pie_cli.engine.attention import stock_attention
+from pie_cli.engine.edited import EditedEngine
 from pie_cli.engine.forward import encode
+from pie_cli.engine.gate.check import run_gate
+from pie_cli.engine.protocol import RecomputeStep
+from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.alignment import Alignment
 from pie_cli.text.matching import KeptRun
@@ -45,6 +49,19 @@ def make_llama(
     # Not `.to(dtype)`: casting a built model would round RoPE's frequencies, too.
     llama: LlamaForCausalLM = LlamaForCausalLM._from_config(config, dtype=dtype).eval()
     return llama
+
+
+def find_rotation(model: LlamaForCausalLM) -> ModelRotation:
+    """Return what the gate finds."""
+    return run_gate(model).rotation
+
+
+def recompute(
+    model: LlamaForCausalLM, cache: SlotCache, token_ids: Sequence[int], start: int = 0
+) -> list[RecomputeStep]:
+    """Encode a cached prompt again, in place."""
+    engine = EditedEngine(model, ModelRotation(()), cache)
+    return list(engine.recompute(token_ids, start, 1_000))
 
 
 def stock_logits(model: LlamaForCausalLM, token_ids: Sequence[int]) -> torch.Tensor:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from pie_cli.engine.decode import DecodeOptions, Line, Owed, decode_after, decode_line
+from pie_cli.engine.edited import EditedEngine
+from pie_cli.engine.protocol import Decoding, ForcedPrefix, Line
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.plan import make_plan
@@ -46,10 +47,9 @@ def predict(
     alignment, new_ids = alignment_of(OLD, EDITS[edit])
     cache = full_cache(model, OLD)
     chosen: dict[str, Any] = {"detokenize": words, "max_tokens": 12, **options}
-    settings = DecodeOptions(**chosen)
-    line = decode_line(
-        model, cache, make_plan(strategy, alignment), new_ids, rotation, settings, draft
-    )
+    settings = Decoding(**chosen)
+    engine = EditedEngine(model, rotation, cache)
+    line = engine.predict(make_plan(strategy, alignment), new_ids, settings, draft)
     return line, cache
 
 
@@ -188,6 +188,7 @@ def test_an_exception_in_a_pass_leaves_a_cache_that_says_so(
 ) -> None:
     alignment, new_ids = alignment_of(OLD, EDITS["insert"])
     cache = full_cache(model, OLD)
+    engine = EditedEngine(model, rotation, cache)
     plan = make_plan("pie", alignment)
 
     def interrupt(*_: object) -> None:
@@ -195,13 +196,11 @@ def test_an_exception_in_a_pass_leaves_a_cache_that_says_so(
 
     hook = model.model.layers[1].register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        decode_line(model, cache, plan, new_ids, rotation, DecodeOptions(words))
+        engine.predict(plan, new_ids, Decoding(words))
     hook.remove()
     assert cache.length == plan.length
     assert cache.pending == plan.fresh
-    line = decode_line(
-        model, cache, make_plan("full", alignment), new_ids, None, DecodeOptions(words)
-    )
+    line = engine.predict(make_plan("full", alignment), new_ids, Decoding(words))
     cache.check_integrity()
     assert line.passes
 
@@ -210,19 +209,29 @@ def test_stamps_ascend(plain: Line) -> None:
     assert plain.began_at <= plain.spliced_at <= plain.first_token_at <= plain.ended_at
 
 
-def test_logits_and_draft_must_fit(model: LlamaForCausalLM) -> None:
-    with pytest.raises(ValueError, match="1 rows of logits for a draft of 2"):
-        decode_after(
-            model,
-            full_cache(model, OLD),
-            N_TOKENS,
-            torch.zeros(1, 97),
-            DecodeOptions(words),
-            (1, 2),
-        )
+def test_a_line_follows_a_recompute_with_the_same_draft(
+    model: LlamaForCausalLM, rotation: ModelRotation
+) -> None:
+    engine = EditedEngine(model, rotation, full_cache(model, OLD))
+    with pytest.raises(ValueError, match="no logits of a recompute with a draft of 0"):
+        engine.predict_after(OLD, Decoding(words))
+    list(engine.recompute(OLD, 0, 100))
+    with pytest.raises(ValueError, match="no logits of a recompute with a draft of 2"):
+        engine.predict_after(OLD, Decoding(words), (1, 2))
 
 
-class TestOwed:
+def test_margins_are_those_of_the_stock_models_logits(
+    model: LlamaForCausalLM, rotation: ModelRotation
+) -> None:
+    line, _ = predict(model, rotation, strategy="full")
+    token_ids = alignment_of(OLD, EDITS["insert"])[1]
+    for token_id, margin in zip(line.token_ids, line.margins, strict=True):
+        first, second = stock_logits(model, token_ids)[-1].topk(2).values.tolist()
+        assert margin == pytest.approx(first - second, abs=1e-4)
+        token_ids = [*token_ids, token_id]
+
+
+class TestForcedPrefix:
     """Text taken back from the prompt's end is spelled first, once, and is no part of the line."""
 
     # Token 10 * i + j spells a letter and up to two more of its like, so that several spell a text.
@@ -231,7 +240,7 @@ class TestOwed:
         for token_id in range(VOCABULARY)
     }
 
-    def owed(self, text: str) -> Owed:
+    def forced(self, text: str) -> ForcedPrefix:
         def allowed(left: bytes) -> list[int]:
             return [
                 token_id
@@ -239,10 +248,10 @@ class TestOwed:
                 if piece.encode().startswith(left) or left.startswith(piece.encode())
             ]
 
-        return Owed(text, 2, allowed, lambda token_id: self.TEXTS[token_id].encode())
+        return ForcedPrefix(text, 2, allowed, lambda token_id: self.TEXTS[token_id].encode())
 
     def options(self, text: str, **further: object) -> dict[str, object]:
-        return {"detokenize": spelled(self.TEXTS), "owed": self.owed(text), **further}
+        return {"detokenize": spelled(self.TEXTS), "forced": self.forced(text), **further}
 
     def test_it_is_spelled_first_and_left_out_of_the_text(
         self, model: LlamaForCausalLM, rotation: ModelRotation
@@ -262,7 +271,7 @@ class TestOwed:
         token_ids, left = alignment_of(OLD, EDITS["insert"])[1], b"gghh"
         for token_id in line.token_ids:
             logits = stock_logits(model, token_ids)[-1]
-            allowed = self.owed("").allowed(left) if left else list(range(VOCABULARY))
+            allowed = self.forced("").allowed(left) if left else list(range(VOCABULARY))
             assert token_id == max(allowed, key=lambda candidate: float(logits[candidate]))
             left = left[len(self.TEXTS[token_id]) :]
             token_ids = [*token_ids, token_id]

@@ -11,10 +11,10 @@ import torch
 from transformers import AttentionInterface
 
 from pie_cli.engine.attention import NAME, pie_attention
-from pie_cli.engine.decode import DecodeOptions, decode_line, execute
+from pie_cli.engine.edited import EditedEngine, execute
 from pie_cli.engine.forward import encode
-from pie_cli.engine.gate.checks import GateReport, run_gate
-from pie_cli.engine.recompute import refresh
+from pie_cli.engine.gate.check import GateReport, run_gate
+from pie_cli.engine.protocol import Decoding
 from pie_cli.engine.rope import LayerRotation, ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.plan import make_plan
@@ -179,7 +179,7 @@ def test_after_a_refresh_every_layer_equals_full_recompute(name: str, dtype: tor
     cache, reference = full_cache(model, OLD), full_cache(model, new_ids)
     execute(model, cache, make_plan("pie", alignment), new_ids, report.rotation)
     before = worst(cache, reference)
-    list(refresh(model, cache, new_ids, 0, 100))
+    list(EditedEngine(model, report.rotation, cache).recompute(new_ids, 0, 100))
     cache.check_integrity()
     after = worst(cache, reference)
     assert after < ALL[dtype]
@@ -226,13 +226,14 @@ def test_greedy_output_equals_the_stock_models_with_and_without_a_draft(
     """Oracle 7. In bfloat16 each token is within 0.125 of the stock model's top logit."""
     model, report = passed(name, dtype)
     alignment, new_ids = alignment_of(OLD, EDITS["insert"])
-    options = DecodeOptions(words, max_tokens=8)
+    options = Decoding(words, max_tokens=8)
     lines = []
     for draft in ((), None, (1, 2, 3)):
         cache = full_cache(model, OLD)
         drafted = lines[0].token_ids[:5] if draft is None else draft
         plan = make_plan("full", alignment)
-        lines.append(decode_line(model, cache, plan, new_ids, report.rotation, options, drafted))
+        engine = EditedEngine(model, report.rotation, cache)
+        lines.append(engine.predict(plan, new_ids, options, drafted))
     # One pass of the stock model over prompt and line judges every token of the line.
     for line in lines:
         rows = stock_logits(model, [*new_ids, *line.token_ids])[len(new_ids) - 1 : -1]

@@ -6,9 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from pie_cli.engine.decode import execute
+from pie_cli.engine.edited import execute
 from pie_cli.engine.forward import encode
-from pie_cli.engine.gate.checks import find_rotation
 from pie_cli.engine.rope import LayerRotation, ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.alignment import Alignment
@@ -18,6 +17,7 @@ from tests.engine.helpers import (
     EDITS,
     N_TOKENS,
     alignment_of,
+    find_rotation,
     full_cache,
     kept_runs,
     make_llama,

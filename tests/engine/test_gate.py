@@ -12,7 +12,7 @@ from transformers.models.llama import modeling_llama
 from pie_cli.engine.attention import NAME, pie_attention
 from pie_cli.engine.gate import key_fit, output_checks
 from pie_cli.engine.gate.candidates import frequencies_of_table, list_candidates
-from pie_cli.engine.gate.checks import GateRefusal, UnusableModel, run_gate
+from pie_cli.engine.gate.check import GateRefusal, UnusableModel, run_gate
 from pie_cli.engine.gate.key_fit import N_TOKENS
 from pie_cli.engine.gate.output_checks import choose_past
 from pie_cli.engine.rope import LayerRotation, rotate

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from pie_cli.engine.gate import memory as gate_memory
-from pie_cli.engine.gate.checks import UnusableModel
-from pie_cli.engine.gate.memory import judge, memory_folder
+from pie_cli.engine.gate import check
+from pie_cli.engine.gate.check import check_model
+from pie_cli.engine.gate.memory import memory_folder
+from pie_cli.engine.gate.verdicts import UnusableModel
 from tests.engine.families import FALLING_BACK, build, rotating
 
 
@@ -27,19 +28,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The models that the gate really ran on."""
     seen: list[Any] = []
-    run = gate_memory.run_gate
+    run = check.run_gate
 
     def counted(model: Any) -> Any:
         seen.append(model)
         return run(model)
 
-    monkeypatch.setattr(gate_memory, "run_gate", counted)
+    monkeypatch.setattr(check, "run_gate", counted)
     return seen
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "cohere2", "gptj", "llama dynamic"])
 def test_a_verdict_is_taken_over_whole(folder: Path, runs: list[Any], name: str) -> None:
-    first, again = judge(rotating(name), folder).report, judge(rotating(name), folder).report
+    first, again = (
+        check_model(rotating(name), folder).report,
+        check_model(rotating(name), folder).report,
+    )
     assert first is not None
     assert again is not None
     assert len(runs) == 1
@@ -60,12 +64,12 @@ def test_attention_is_installed_again(folder: Path) -> None:
     for expected in ("llama", "gptj"):
         for _ in range(2):
             model = rotating(expected)
-            judge(model, folder)
+            check_model(model, folder)
             assert (model.config._attn_implementation == "pie") is (expected == "llama")
 
 
 def test_a_refusal_is_taken_over_with_what_the_cache_can_do(folder: Path, runs: list[Any]) -> None:
-    first, again = (judge(build(*FALLING_BACK["gpt2"]), folder) for _ in range(2))
+    first, again = (check_model(build(*FALLING_BACK["gpt2"]), folder) for _ in range(2))
     assert len(runs) == 1
     assert first.report is None
     assert (again.refusal, again.ability) == (first.refusal, first.ability)
@@ -77,19 +81,19 @@ def test_a_refusal_is_taken_over_with_what_the_cache_can_do(folder: Path, runs: 
 def test_what_could_change_the_verdict_makes_it_another(
     folder: Path, runs: list[Any], change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge(rotating("llama"), folder)
+    check_model(rotating("llama"), folder)
     model = rotating("llama", torch.bfloat16 if change == "dtype" else torch.float32)
     if change == "weights":
         (folder / "model.safetensors").write_bytes(b"other weights")
     elif change == "config":
         model.config.rms_norm_eps *= 2
     elif change == "pie":
-        monkeypatch.setattr(gate_memory, "__version__", "0.0.0")
+        monkeypatch.setattr("pie_cli.engine.gate.memory.__version__", "0.0.0")
     elif change == "torch":
         monkeypatch.setattr(torch, "__version__", "0.0.0")
     elif change == "no weights":
         (folder / "model.safetensors").unlink()
-    judge(model, None if change == "no folder" else folder)
+    check_model(model, None if change == "no folder" else folder)
     assert len(runs) == 2
 
 
@@ -98,22 +102,22 @@ def test_what_could_change_the_verdict_makes_it_another(
     ["", "nonsense", "[]", "{}", '{"refusal": "x"}', '{"refusal": "x", "ability": {"a": 1}}'],
 )
 def test_a_damaged_verdict_is_ignored(folder: Path, runs: list[Any], stored: str) -> None:
-    judge(rotating("llama"), folder)
+    check_model(rotating("llama"), folder)
     (path,) = memory_folder().iterdir()
     path.write_text(stored, encoding="utf-8")
-    report = judge(rotating("llama"), folder).report
+    report = check_model(rotating("llama"), folder).report
     assert report is not None
     assert not report.remembered
     assert len(runs) == 2
     # It was written anew.
-    assert judge(rotating("llama"), folder).report.remembered  # type: ignore[union-attr]
+    assert check_model(rotating("llama"), folder).report.remembered  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("damage", ["frequencies", "layers", "masked", "pairing"])
 def test_a_verdict_that_does_not_fit_the_model_is_ignored(
     folder: Path, runs: list[Any], damage: str
 ) -> None:
-    judge(rotating("llama"), folder)
+    check_model(rotating("llama"), folder)
     (path,) = memory_folder().iterdir()
     fields = json.loads(path.read_text(encoding="utf-8"))
     if damage == "frequencies":
@@ -125,7 +129,7 @@ def test_a_verdict_that_does_not_fit_the_model_is_ignored(
     else:
         fields["rotations"][0]["pairing"] = "quarter"
     path.write_text(json.dumps(fields), encoding="utf-8")
-    report = judge(rotating("llama"), folder).report
+    report = check_model(rotating("llama"), folder).report
     assert report is not None
     assert not report.remembered
     assert len(runs) == 2
@@ -137,7 +141,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for _ in range(2):
-        assert judge(rotating("llama"), folder).report is not None
+        assert check_model(rotating("llama"), folder).report is not None
     assert len(runs) == 2
 
 
@@ -146,7 +150,7 @@ def test_unusable_models_are_not_remembered(folder: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight[0, 0] = float("nan")
     with pytest.raises(UnusableModel):
-        judge(model, folder)
+        check_model(model, folder)
     assert not memory_folder().exists()
 
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from pie_cli.engine.decode import execute
-from pie_cli.engine.gate.checks import run_gate
-from pie_cli.engine.recompute import refresh
+from pie_cli.engine.edited import EditedEngine, execute
+from pie_cli.engine.gate.check import run_gate
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.alignment import Alignment
 from pie_cli.plan.plan import make_plan
@@ -43,10 +42,10 @@ def test_cuda_agrees_with_itself_and_with_the_cpu(edit: str, dtype: torch.dtype)
     tolerance = 1e-4 if dtype == torch.float32 else 0.02
     for found, wanted in zip(valid(cache, 0), valid(reference, 0), strict=True):
         assert relative_error(found, wanted) < tolerance
-    *_, last = refresh(llama, cache, new_ids, 0, 64)
+    engine = EditedEngine(llama, rotation, cache)
+    list(engine.recompute(new_ids, 0, 64))
     for found, wanted in zip(valid(cache, 1), valid(reference, 1), strict=True):
         assert relative_error(found, wanted) < 5 * tolerance
     host = make_llama(dtype=dtype)
     on_host = full_cache(host, new_ids)
     assert relative_error(valid(cache, 0)[0].cpu(), valid(on_host, 0)[0]) < 5 * tolerance
-    assert last.logits is not None

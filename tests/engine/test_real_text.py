@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pie_cli.engine.decode import DecodeOptions, decode_line, execute
-from pie_cli.engine.gate.checks import run_gate
+from pie_cli.engine.edited import EditedEngine, execute
+from pie_cli.engine.gate.check import run_gate
+from pie_cli.engine.protocol import Decoding
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.alignment import Alignment
 from pie_cli.plan.plan import make_plan
@@ -37,7 +38,7 @@ def test_pie_predicts_closer_to_full_recompute_than_cfe(dtype: torch.dtype) -> N
         logits = execute(model, cache.clone(), plan, new_ids, rotation).logits.log_softmax(-1)
         reference = logits if strategy == "full" else reference
         divergence[strategy] = float((reference.exp() * (reference - logits)).sum())
-        options = DecodeOptions(lambda ids: str(tokenizer.decode(list(ids))), max_tokens=32)
-        lines[strategy] = decode_line(model, cache, plan, new_ids, rotation, options)
+        options = Decoding(lambda ids: str(tokenizer.decode(list(ids))), max_tokens=32)
+        lines[strategy] = EditedEngine(model, rotation, cache).predict(plan, new_ids, options)
     assert divergence["pie"] < 0.1 * divergence["cfe"]
     assert lines["full"].text

@@ -1,10 +1,11 @@
-"""The exact run: in place, ascending, given up without loss."""
+"""The recompute: in place, ascending, stopped without loss."""
 
 import pytest
 from transformers import LlamaForCausalLM
 
-from pie_cli.engine.decode import DecodeOptions, decode_after, decode_line, execute
-from pie_cli.engine.recompute import refresh
+from pie_cli.engine.edited import EditedEngine, execute
+from pie_cli.engine.probe import Probe
+from pie_cli.engine.protocol import Decoding
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.plan import make_plan
@@ -24,10 +25,10 @@ ALIGNMENT, NEW = alignment_of(OLD, EDITS["mixed hunks"])
 TOLERANCE = 1e-5
 
 
-def edited(model: LlamaForCausalLM, rotation: ModelRotation) -> SlotCache:
+def edited(model: LlamaForCausalLM, rotation: ModelRotation) -> EditedEngine:
     cache = full_cache(model, OLD)
     execute(model, cache, make_plan("pie", ALIGNMENT), NEW, rotation)
-    return cache
+    return EditedEngine(model, rotation, cache)
 
 
 def worst(found: SlotCache, wanted: SlotCache, stop: int | None = None) -> float:
@@ -41,63 +42,64 @@ def worst(found: SlotCache, wanted: SlotCache, stop: int | None = None) -> float
 
 @pytest.mark.parametrize("start", [0, 20])
 @pytest.mark.parametrize("chunk_tokens", [17, 64, 1_000])
-def test_after_a_refresh_every_layer_equals_full_recompute(
+def test_after_a_recompute_every_layer_equals_full_recompute(
     model: LlamaForCausalLM, rotation: ModelRotation, start: int, chunk_tokens: int
 ) -> None:
-    """Oracle 6; its control, the cache before the refresh, fails by 100 times."""
-    cache, reference = edited(model, rotation), full_cache(model, NEW)
+    """Oracle 6; its control, the cache before it, fails by 100 times."""
+    engine, reference = edited(model, rotation), full_cache(model, NEW)
+    cache = engine.slots
     assert worst(cache, reference) > 100 * TOLERANCE
-    steps = list(refresh(model, cache, NEW, start, chunk_tokens))
+    steps = list(engine.recompute(NEW, start, chunk_tokens))
     cache.check_integrity()
     assert cache.length == len(NEW)
     assert worst(cache, reference) < TOLERANCE
     assert [step.reached for step in steps][-1] == len(NEW)
-    assert all(step.logits is None for step in steps[:-1])
     expected = stock_logits(model, NEW)[-1:]
-    logits = steps[-1].logits
-    assert logits is not None
+    logits = Probe(model, engine, NEW).next_logits()[None]
     assert float((logits - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
 
 
-def test_giving_up_keeps_the_chunks_that_are_done(
+def test_stopping_keeps_the_chunks_that_are_done(
     model: LlamaForCausalLM, rotation: ModelRotation
 ) -> None:
-    cache, reference = edited(model, rotation), full_cache(model, NEW)
+    engine, reference = edited(model, rotation), full_cache(model, NEW)
+    cache = engine.slots
     answers = iter([False, False, False, True])
-    steps = refresh(model, cache, NEW, 0, 50, should_stop=lambda: next(answers))
+    steps = engine.recompute(NEW, 0, 50, should_stop=lambda: next(answers))
     assert [step.reached for step in steps] == [50, 100, 150]
     cache.check_integrity()
     assert worst(cache, reference, 150) < TOLERANCE < worst(cache, reference)
-    list(refresh(model, cache, NEW, 150, 50))
+    list(engine.recompute(NEW, 150, 50))
     assert worst(cache, reference) < TOLERANCE
 
 
-def test_a_first_encoding_may_come_in_chunks(model: LlamaForCausalLM) -> None:
+def test_a_first_encoding_may_come_in_chunks(
+    model: LlamaForCausalLM, rotation: ModelRotation
+) -> None:
     cache = SlotCache.for_model(model)
-    cache.splice((), len(NEW), None)
-    assert [step.reached for step in refresh(model, cache, NEW, 0, 100)][:2] == [100, 200]
+    engine = EditedEngine(model, rotation, cache)
+    engine.begin(len(NEW))
+    assert [step.reached for step in engine.recompute(NEW, 0, 100)][:2] == [100, 200]
     cache.check_integrity()
     assert worst(cache, full_cache(model, NEW)) < TOLERANCE
 
 
 def test_a_draft_rides_in_the_last_chunk(model: LlamaForCausalLM, rotation: ModelRotation) -> None:
-    options = DecodeOptions(lambda ids: "".join(f"<{i}>" for i in ids), max_tokens=8)
-    full = decode_line(
-        model, full_cache(model, OLD), make_plan("full", ALIGNMENT), NEW, None, options
-    )
+    options = Decoding(lambda ids: "".join(f"<{i}>" for i in ids), max_tokens=8)
+    fresh = EditedEngine(model, rotation, full_cache(model, OLD))
+    full = fresh.predict(make_plan("full", ALIGNMENT), NEW, options)
     for draft in ((), full.token_ids[:5], (1, 2, 3)):
-        cache = edited(model, rotation)
-        *_, last = refresh(model, cache, NEW, 0, 64, draft=draft)
-        assert last.logits is not None
-        line = decode_after(model, cache, len(NEW), last.logits, options, draft)
+        engine = edited(model, rotation)
+        list(engine.recompute(NEW, 0, 64, draft=draft))
+        line = engine.predict_after(NEW, options, draft)
         assert line.token_ids == full.token_ids
-        assert cache.length == len(NEW)
-        cache.check_integrity()
+        assert engine.slots.length == len(NEW)
+        engine.slots.check_integrity()
 
 
-def test_prompt_and_start_must_fit(model: LlamaForCausalLM) -> None:
-    cache = full_cache(model, OLD)
+def test_prompt_and_start_must_fit(model: LlamaForCausalLM, rotation: ModelRotation) -> None:
+    engine = EditedEngine(model, rotation, full_cache(model, OLD))
     with pytest.raises(ValueError, match="but 240 in the cache"):
-        next(refresh(model, cache, OLD[:-1]))
+        next(engine.recompute(OLD[:-1], 0, 100))
     with pytest.raises(ValueError, match="token 240 of 240"):
-        next(refresh(model, cache, OLD, 240))
+        next(engine.recompute(OLD, 240, 100))

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from transformers import LlamaForCausalLM
 
 from pie_cli.engine.forward import encode
-from pie_cli.engine.gate.checks import find_rotation
 from pie_cli.engine.rope import ModelRotation, rotate
 from pie_cli.engine.slots import CacheIntegrityError, SlotCache
 from pie_cli.text.matching import KeptRun
@@ -14,6 +13,7 @@ from tests.engine.helpers import (
     EDITS,
     N_TOKENS,
     alignment_of,
+    find_rotation,
     full_cache,
     kept_runs,
     make_llama,

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from pie_cli.editable import PreparedModel
 from pie_cli.errors import CacheCapacityError
 from pie_cli.evaluation.cutting import cut, prompt_budget, window
-from pie_cli.session import EditableModel
 
 LINES = [f"value_{n} = width_{n} * {n}\n" for n in range(60)]
 TEXT = "".join(LINES)
@@ -17,7 +17,7 @@ def edited(at: int, removed: int = 0, added: int = 0) -> str:
     return "".join([*LINES[:at], *new, *LINES[at + removed :]])
 
 
-def test_texts_that_fit_are_whole(tiny_model: EditableModel):
+def test_texts_that_fit_are_whole(tiny_model: PreparedModel):
     after = edited(50, added=2)
     pair = cut(tiny_model, "a.py", TEXT, after, 1_024)
     encode = tiny_model.tokenizer.encode
@@ -31,7 +31,7 @@ def test_texts_that_fit_are_whole(tiny_model: EditableModel):
 @pytest.mark.parametrize("budget", [80, 120, 300])
 @pytest.mark.parametrize(("removed", "added"), [(0, 3), (3, 0), (2, 5)])
 def test_longer_texts_lose_whole_lines_at_the_same_place(
-    tiny_model: EditableModel, budget: int, removed: int, added: int
+    tiny_model: PreparedModel, budget: int, removed: int, added: int
 ):
     after = edited(57, removed, added)
     pair = cut(tiny_model, "a.py", TEXT, after, budget)
@@ -49,25 +49,25 @@ def test_longer_texts_lose_whole_lines_at_the_same_place(
         assert old.split("\n")[0] == new.split("\n")[0]
 
 
-def test_an_edit_above_the_window_is_outside(tiny_model: EditableModel):
+def test_an_edit_above_the_window_is_outside(tiny_model: PreparedModel):
     assert cut(tiny_model, "a.py", TEXT, edited(3, added=2), 120).outside
     assert not cut(tiny_model, "a.py", TEXT, edited(3, added=2), 1_024).outside
     assert not cut(tiny_model, "a.py", TEXT, edited(58, added=2), 120).outside
 
 
-def test_a_line_longer_than_the_window_is_cut_within(tiny_model: EditableModel):
+def test_a_line_longer_than_the_window_is_cut_within(tiny_model: PreparedModel):
     line = "x = " + " + ".join(f"name_{n}" for n in range(200)) + "\n"
     pair = cut(tiny_model, "a.py", line, line.replace("name_198", "name"), 64)
     assert len(pair.before) == len(pair.after) == 64
     assert pair.truncated
 
 
-def test_no_text_before_the_spot_leaves_the_head(tiny_model: EditableModel):
+def test_no_text_before_the_spot_leaves_the_head(tiny_model: PreparedModel):
     pair = cut(tiny_model, "a.py", "a = 1\n", "", 64)
     assert 0 < len(pair.after) < len(pair.before)
 
 
-def test_a_budget_keeps_room_for_the_line(tiny_model: EditableModel):
+def test_a_budget_keeps_room_for_the_line(tiny_model: PreparedModel):
     loaded = tiny_model.loaded
     assert prompt_budget(loaded, 256, 64) == 256
     assert prompt_budget(loaded, loaded.window, 64) == loaded.window - 64
@@ -77,7 +77,7 @@ def test_a_budget_keeps_room_for_the_line(tiny_model: EditableModel):
         prompt_budget(replace(loaded, window=64), 32, 64)
 
 
-def test_a_window_stays_while_the_text_fits_and_then_moves_far(tiny_model: EditableModel):
+def test_a_window_stays_while_the_text_fits_and_then_moves_far(tiny_model: PreparedModel):
     encode = tiny_model.tokenizer.encode
     ids, edge = window(encode, LINES[:10], 0, 400)
     assert (ids, edge) == (encode("".join(LINES[:10])), 0)
@@ -92,7 +92,7 @@ def test_a_window_stays_while_the_text_fits_and_then_moves_far(tiny_model: Edita
 
 
 def test_a_window_reaches_back_when_little_text_is_left_before_the_spot(
-    tiny_model: EditableModel,
+    tiny_model: PreparedModel,
 ):
     encode = tiny_model.tokenizer.encode
     ids, edge = window(encode, LINES[:40], 38, 400)

@@ -2,19 +2,19 @@
 
 import torch
 
-from pie_cli.engine.decode import execute
+from pie_cli.editable import PreparedModel
+from pie_cli.engine.edited import execute
 from pie_cli.evaluation.deviation import LAYERS, deviating_positions
 from pie_cli.plan.alignment import align
 from pie_cli.plan.plan import make_plan
 from pie_cli.plan.strategies import Budget
-from pie_cli.session import EditableModel
 from tests.conftest import SOURCE
 from tests.evaluation.test_eviction import cached
 
 EDITED = SOURCE.replace("size = width * height + 3", "size = height")
 
 
-def test_the_largest_deviations_from_full_recompute_are_picked(tiny_model: EditableModel):
+def test_the_largest_deviations_from_full_recompute_are_picked(tiny_model: PreparedModel):
     old, new = tiny_model.tokenizer.encode(SOURCE), tiny_model.tokenizer.encode(EDITED)
     alignment, slots = align(old, new), cached(tiny_model, old)
     before = slots.clone()
@@ -41,7 +41,7 @@ def test_the_largest_deviations_from_full_recompute_are_picked(tiny_model: Edita
     assert set(found) == set(ranked[:12])
 
 
-def test_repairing_what_deviates_brings_the_prediction_closer(tiny_model: EditableModel):
+def test_repairing_what_deviates_brings_the_prediction_closer(tiny_model: PreparedModel):
     old, new = tiny_model.tokenizer.encode(SOURCE), tiny_model.tokenizer.encode(EDITED)
     alignment, slots = align(old, new), cached(tiny_model, old)
     chosen = deviating_positions(tiny_model, slots, alignment, new, Budget(50, percent=True))
@@ -55,7 +55,7 @@ def test_repairing_what_deviates_brings_the_prediction_closer(tiny_model: Editab
     assert (logits("pie", chosen) - full).norm() < (logits("pie") - full).norm()
 
 
-def test_an_append_has_nothing_to_repair(tiny_model: EditableModel):
+def test_an_append_has_nothing_to_repair(tiny_model: PreparedModel):
     old = tiny_model.tokenizer.encode(SOURCE)
     new = tiny_model.tokenizer.encode(SOURCE + "print(area_1)\n")
     slots = cached(tiny_model, old)

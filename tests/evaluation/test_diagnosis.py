@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pie_cli.engine.plain.model import StockAbility
+from pie_cli.editable import PreparedModel
+from pie_cli.engine.gate.verdicts import PlainAbility, Verdict
 from pie_cli.engine.rope import LayerRotation, ModelRotation
 from pie_cli.evaluation.diagnosis import RopeGroup, describe, group_layers
-from pie_cli.session import EditableModel
 
 
 def frequencies(base: float, dims: int, factor: float = 1.0) -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_frequencies_that_are_no_series_have_neither_base_nor_factor():
     assert group.rotary_dims == 16
 
 
-def test_a_model_that_passes_is_described_as_its_config_says(tiny_model: EditableModel):
+def test_a_model_that_passes_is_described_as_its_config_says(tiny_model: PreparedModel):
     found = describe(tiny_model)
     assert found.editable
     assert (found.reason, found.exact, found.limit_tokens) == ("", "", None)
@@ -53,11 +53,10 @@ def test_a_model_that_passes_is_described_as_its_config_says(tiny_model: Editabl
     assert (found.fim, found.fim_order) == ("pie-nano", "suffix-prefix-middle")
 
 
-def test_a_refusal_keeps_its_reason_and_says_what_runs(tiny_model: EditableModel):
-    ability = StockAbility(crops=True, appends=True, copies=True, steps=True)
-    refused = replace(
-        tiny_model, gate=None, refusal="positions enter elsewhere", ability=ability, fim=None
-    )
+def test_a_refusal_keeps_its_reason_and_says_what_runs(tiny_model: PreparedModel):
+    ability = PlainAbility(crops=True, appends=True, copies=True, steps=True)
+    verdict = Verdict(refusal="positions enter elsewhere", ability=ability)
+    refused = replace(tiny_model, verdict=verdict, fim=None)
     found = describe(refused)
     assert (found.editable, found.reason) == (False, "positions enter elsewhere")
     assert found.exact == "exact, by prefix"

@@ -5,6 +5,7 @@ from itertools import islice
 import pytest
 
 from pie_cli.config import Settings
+from pie_cli.editable import PreparedModel
 from pie_cli.errors import CacheCapacityError, InputError
 from pie_cli.evaluation.environment import describe
 from pie_cli.evaluation.latency import EXACT_EVERY, Row, measure, runs_in, stock_forward_ms
@@ -19,19 +20,19 @@ from pie_cli.evaluation.workload import (
 from pie_cli.plan.alignment import align
 from pie_cli.plan.plan import make_plan
 from pie_cli.plan.strategies import BENCHED
-from pie_cli.session import EditableModel, EditSession
+from pie_cli.session import EditSession
 
 SETTINGS = Settings(max_tokens=4, chunk_tokens=128)
 WORKLOAD = Workload((160, 320), EDITS, (1, 4), repeats=2)
 
 
 @pytest.fixture(scope="module")
-def text(tiny_model: EditableModel) -> str:
+def text(tiny_model: PreparedModel) -> str:
     return next(passages(source_lines(), tiny_model.tokenizer.encode, 400))
 
 
 @pytest.fixture(scope="module")
-def rows(tiny_model: EditableModel) -> tuple[Row, ...]:
+def rows(tiny_model: PreparedModel) -> tuple[Row, ...]:
     return measure(tiny_model, WORKLOAD, SETTINGS)
 
 
@@ -47,7 +48,7 @@ def test_more_text_than_pie_has_comes_from_the_standard_library():
     assert "# argparse.py\n" in names
 
 
-def test_texts_fill_their_limit_and_do_not_overlap(tiny_model: EditableModel):
+def test_texts_fill_their_limit_and_do_not_overlap(tiny_model: PreparedModel):
     encode = tiny_model.tokenizer.encode
     lines = [f"value_{n} = {n}\n" if n % 3 else f"    return {n}\n" for n in range(400)]
     texts = list(islice(passages(lines, encode, 100), 4))
@@ -72,7 +73,7 @@ def test_a_text_loses_whole_lines_at_its_end_and_few_of_them():
 @pytest.mark.parametrize("tokens", [1, 16])
 @pytest.mark.parametrize("kind", EDITS)
 def test_an_edit_changes_so_many_tokens_of_the_first_half(
-    tiny_model: EditableModel, text: str, kind: str, tokens: int
+    tiny_model: PreparedModel, text: str, kind: str, tokens: int
 ):
     tokenizer = tiny_model.tokenizer
     old = tokenizer.encode(text)
@@ -91,13 +92,13 @@ def test_an_edit_changes_so_many_tokens_of_the_first_half(
         assert make_plan("pie", align(old, new)).encoded <= added + 10 * seams
 
 
-def test_edits_of_different_repeats_stand_at_different_places(tiny_model: EditableModel, text: str):
+def test_edits_of_different_repeats_stand_at_different_places(tiny_model: PreparedModel, text: str):
     edited = {edit_text(tiny_model.tokenizer, text, "delete", 4, repeat) for repeat in range(8)}
     assert len(edited) == 8
 
 
 def test_texts_with_characters_of_several_tokens_are_cut_between_characters(
-    tiny_model: EditableModel,
+    tiny_model: PreparedModel,
 ):
     text = "name = 'äöü€語'\n" * 40
     for kind in EDITS:
@@ -157,7 +158,7 @@ def test_times_add_up(rows: tuple[Row, ...]):
         assert row.stock_forward_ms.median > 0
 
 
-def test_progress_is_counted_to_the_end(tiny_model: EditableModel):
+def test_progress_is_counted_to_the_end(tiny_model: PreparedModel):
     workload = Workload((96,), ("insert", "multi"), (1, 2), EXACT_EVERY + 1)
     seen: list[tuple[int, int]] = []
     measure(tiny_model, workload, SETTINGS, lambda stage, done, total: seen.append((done, total)))
@@ -165,19 +166,19 @@ def test_progress_is_counted_to_the_end(tiny_model: EditableModel):
     assert seen == [(done, total) for done in range(1, total + 1)]
 
 
-def test_a_context_that_fills_the_window_leaves_room_for_edit_and_line(tiny_model: EditableModel):
+def test_a_context_that_fills_the_window_leaves_room_for_edit_and_line(tiny_model: PreparedModel):
     window = tiny_model.loaded.window
     workload = Workload((window,), ("insert",), (4,), 1)
     rows = measure(tiny_model, workload, SETTINGS)
     assert window - 120 < rows[0].prompt_tokens <= window - SETTINGS.max_tokens
 
 
-def test_a_context_beyond_the_window_is_refused(tiny_model: EditableModel):
+def test_a_context_beyond_the_window_is_refused(tiny_model: PreparedModel):
     with pytest.raises(CacheCapacityError, match="exceeds the window"):
         measure(tiny_model, Workload((2_048,), ("insert",), (1,), 1), SETTINGS)
 
 
-def test_a_line_that_leaves_no_room_is_refused(tiny_model: EditableModel):
+def test_a_line_that_leaves_no_room_is_refused(tiny_model: PreparedModel):
     settings = Settings(max_tokens=1_000)
     with pytest.raises(CacheCapacityError, match="has no room"):
         measure(tiny_model, Workload((1_024,), ("insert",), (1,), 1), settings)
@@ -201,7 +202,7 @@ def test_a_workload_that_cannot_be_measured_is_refused(contexts, edits, sizes, r
 
 
 def test_a_fork_starts_from_the_same_state_and_leaves_it_alone(
-    tiny_model: EditableModel, text: str
+    tiny_model: PreparedModel, text: str
 ):
     session = EditSession(tiny_model, "a.py", SETTINGS)
     session.open(text)
@@ -214,14 +215,14 @@ def test_a_fork_starts_from_the_same_state_and_leaves_it_alone(
     assert session.fork("prefix").update(text).exact
 
 
-def test_the_stock_forward_pass_leaves_the_engines_attention_in_place(tiny_model: EditableModel):
+def test_the_stock_forward_pass_leaves_the_engines_attention_in_place(tiny_model: PreparedModel):
     model = tiny_model.loaded.model
     before = model.config._attn_implementation
     assert stock_forward_ms(model, [0, 1, 2, 3]) > 0
     assert model.config._attn_implementation == before
 
 
-def test_the_environment_names_versions_and_hardware(tiny_model: EditableModel):
+def test_the_environment_names_versions_and_hardware(tiny_model: PreparedModel):
     environment = describe(tiny_model.loaded)
     assert environment.dtype == "float32"
     assert environment.device_name == environment.cpu

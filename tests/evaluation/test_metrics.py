@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from pie_cli.editable import PreparedModel
 from pie_cli.engine.forward import encode
 from pie_cli.engine.slots import SlotCache
 from pie_cli.evaluation.metrics import (
@@ -15,7 +16,6 @@ from pie_cli.evaluation.metrics import (
     layer_cosines,
     next_token_kl,
 )
-from pie_cli.session import EditableModel
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_full_recompute_says_too_is_no_echo():
 
 
 def test_cosines_are_1_for_the_same_cache_and_less_for_one_changed_layer(
-    tiny_model: EditableModel,
+    tiny_model: PreparedModel,
 ):
     model = tiny_model.loaded.model
     cache = SlotCache.for_model(model, 16)

@@ -8,10 +8,10 @@ import pytest
 
 from pie_cli.cli.orders import main
 from pie_cli.config import Settings
+from pie_cli.editable import PreparedModel
 from pie_cli.errors import InputError
 from pie_cli.evaluation.orders import HiddenLine, compare_orders, read_hidden_lines
 from pie_cli.prompt.fim import PSM, SPM
-from pie_cli.session import EditableModel
 from tests.conftest import SOURCE
 
 CASES = [HiddenLine("area.py", SOURCE, line) for line in (1, 9, 21)]
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cases.jsonl.gz"
 
 
-def test_every_form_is_measured(tiny_model: EditableModel) -> None:
+def test_every_form_is_measured(tiny_model: PreparedModel) -> None:
     rows = compare_orders(tiny_model, CASES, Settings(max_tokens=4))
     assert [row.form for row in rows] == ["plain", PSM, SPM]
     assert all(row.cases == len(CASES) for row in rows)
@@ -36,7 +36,7 @@ def test_every_form_is_measured(tiny_model: EditableModel) -> None:
 
 
 def test_the_line_is_found_again_by_who_knows_it(
-    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the figures: a prediction that is the line counts as a match."""
     monkeypatch.setattr(

@@ -2,12 +2,12 @@
 
 import pytest
 
+from pie_cli.editable import PreparedModel
 from pie_cli.evaluation.cases import EvalSession
 from pie_cli.evaluation.outcomes import Record
 from pie_cli.evaluation.replay import Policy, Replayer, count_saves, policies
 from pie_cli.evaluation.trial import Laboratory
 from pie_cli.plan.strategies import parse
-from pie_cli.session import EditableModel
 from tests.evaluation.helpers import LINES, TEXT
 
 
@@ -32,7 +32,7 @@ SESSION = EvalSession("session-1", "shop/area.py", "python", VERSIONS)
 
 
 @pytest.fixture(scope="module")
-def records(tiny_model: EditableModel) -> list[Record]:
+def records(tiny_model: PreparedModel) -> list[Record]:
     replayed = policies([parse(name) for name in ("full", "prefix", "cfe", "pie")], (0, 1, 2))
     saves = []
     laboratory = Laboratory(tiny_model, max_tokens=8, seed=0)
@@ -66,7 +66,7 @@ def test_full_and_prefix_do_not_drift(records: list[Record]):
 
 
 def test_without_refresh_errors_stay_and_with_it_the_next_save_starts_exact(
-    tiny_model: EditableModel, records: list[Record]
+    tiny_model: PreparedModel, records: list[Record]
 ):
     """After a refresh a save is answered as if its session had begun there."""
     last = records[-1].outcomes
@@ -96,7 +96,7 @@ def test_a_refresh_costs_a_full_recompute_and_comes_when_it_is_due(records: list
     assert records[2].outcomes["pie"].kl != records[2].outcomes["pie@2"].kl
 
 
-def test_a_save_above_the_window_is_counted_and_not_measured(tiny_model: EditableModel):
+def test_a_save_above_the_window_is_counted_and_not_measured(tiny_model: PreparedModel):
     versions = (TEXT, lines_with((45, "    size = 1\n")))
     laboratory = Laboratory(tiny_model, max_tokens=8, seed=0)
     above = versions[1].replace("+ 0\n", "+ 99\n")
@@ -107,7 +107,7 @@ def test_a_save_above_the_window_is_counted_and_not_measured(tiny_model: Editabl
     assert records[0].truncated
 
 
-def test_the_end_of_a_file_has_no_true_line(tiny_model: EditableModel):
+def test_the_end_of_a_file_has_no_true_line(tiny_model: PreparedModel):
     laboratory = Laboratory(tiny_model, max_tokens=4, seed=0)
     session = EvalSession("s", "a.py", "python", ("a = 1\n", "a = 1\nb = 2\n"))
     (record,) = Replayer(laboratory, [Policy(parse("pie"))], 100).run(session)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from pie_cli.engine.decode import execute
+from pie_cli.editable import PreparedModel
+from pie_cli.engine.edited import execute
 from pie_cli.errors import ModelError
 from pie_cli.evaluation.cutting import cut
 from pie_cli.evaluation.metrics import next_token_kl
@@ -15,7 +16,7 @@ from pie_cli.evaluation.trial import FULL, Laboratory
 from pie_cli.plan.alignment import Alignment, align
 from pie_cli.plan.plan import make_plan
 from pie_cli.plan.strategies import parse
-from pie_cli.session import EditableModel, EditSession, Settings
+from pie_cli.session import EditSession, Settings
 from pie_cli.text.matching import KeptRun
 from tests.evaluation.helpers import case
 
@@ -28,7 +29,7 @@ def untimed(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
 
 
 @pytest.fixture(scope="module")
-def laboratory(tiny_model: EditableModel) -> Laboratory:
+def laboratory(tiny_model: PreparedModel) -> Laboratory:
     return Laboratory(tiny_model, max_tokens=12, seed=0)
 
 
@@ -75,7 +76,7 @@ def test_strategies_encode_what_their_plans_say(records: list[Record]):
         assert stale - record.outcomes["pie+seam:3"].stale == encoded["pie+seam:3"] - encoded["pie"]
 
 
-def test_the_line_is_that_of_a_session(tiny_model: EditableModel, laboratory: Laboratory):
+def test_the_line_is_that_of_a_session(tiny_model: PreparedModel, laboratory: Laboratory):
     one = case(1, at=9)
     settings = Settings(max_tokens=12, at="end")
     for name in ("full", "prefix", "pie"):
@@ -139,12 +140,8 @@ def test_a_record_survives_json(records: list[Record]):
         assert record_from_json(json.loads(json.dumps(record_to_json(record)))) == record
 
 
-def test_a_model_that_is_never_edited_is_refused(tiny_model: EditableModel):
-    class Exact(EditableModel):
-        def new_cache(self, capacity: int):
-            return object()
-
-    exact = Exact(tiny_model.loaded, tiny_model.tokenizer, tiny_model.gate)
+def test_a_model_that_is_never_edited_is_refused(tiny_model: PreparedModel):
+    exact = replace(tiny_model, new_engine=lambda _: object())
     with pytest.raises(ModelError, match="nothing to evaluate"):
         Laboratory(exact, 8, 0)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pie_cli.plan.alignment import Alignment, align
-from pie_cli.plan.repair import refresh_positions
+from pie_cli.plan.repair import repair_positions
 from pie_cli.plan.strategies import parse
 from pie_cli.text.matching import KeptRun
 
@@ -18,7 +18,7 @@ def no_pieces(ids):
 
 
 def picked(strategy: str, old=OLD, new=INSERTED, **options) -> tuple[int, ...]:
-    return refresh_positions(parse(strategy), align(old, new), old, new, no_pieces, **options)
+    return repair_positions(parse(strategy), align(old, new), old, new, no_pieces, **options)
 
 
 class Source:
@@ -43,7 +43,7 @@ class Source:
     def names(self, strategy: str, before: str, after: str, **options) -> list[str]:
         """Return the text of each stretch that is picked, in order."""
         old, new = self.encode(before), self.encode(after)
-        positions = refresh_positions(
+        positions = repair_positions(
             parse(strategy), align(old, new), old, new, self.pieces, **options
         )
         stretches: list[list[int]] = []
@@ -77,7 +77,7 @@ def test_seam_picks_behind_both_ends_of_a_moved_block():
 def test_a_run_that_only_continues_the_one_before_has_no_seam():
     runs = (KeptRun(0, 0, 30), KeptRun(30, 30, 10), KeptRun(40, 42, 60))
     for strategy, expected in (("pie+seam:2", (42, 43)), ("pie+seam:1%", (42,))):
-        found = refresh_positions(
+        found = repair_positions(
             parse(strategy), Alignment(100, 102, runs), OLD, INSERTED, no_pieces
         )
         assert found == expected
@@ -182,7 +182,7 @@ ids = st.lists(st.integers(0, 6), min_size=1, max_size=60)
 @given(old=ids, new=ids)
 def test_only_kept_tokens_behind_the_first_change_are_picked(strategy: str, old, new):
     alignment = align(old, new)
-    positions = refresh_positions(parse(strategy), alignment, old, new, no_pieces)
+    positions = repair_positions(parse(strategy), alignment, old, new, no_pieces)
     kept = {p for run in alignment.runs for p in range(run.new_start, run.new_stop)}
     assert list(positions) == sorted(set(positions))
     assert set(positions) <= kept - set(range(alignment.first_change)) - {len(new) - 1}

@@ -9,7 +9,7 @@ from pie_cli.prompt.assembly import ContextFile, Prompt, PromptBuilder
 from pie_cli.prompt.fim import PSM, SPM, FimFormat, find_format
 from pie_cli.prompt.tokenizer import TextTokenizer
 from pie_cli.prompt.window import Edges
-from pie_cli.text.edit import diff_lines, moved_line
+from pie_cli.text.edit import Edit
 from tests.prompt.kinds import original, sources, tokenizer_of
 
 NANO = find_format(
@@ -79,9 +79,7 @@ def test_every_prompt_holds_the_spot_and_fits(budget: int) -> None:
         lines[at:at] = ["size = width * height\n"] * rng.choice([0, 1, 2, 30])
         del lines[at : at + rng.choice([0, 0, 1, 40])]
         new = "".join(lines)
-        hunks = diff_lines(text, new)
-        bottom = None if edges.bottom is None else moved_line(edges.bottom, hunks)
-        edges = Edges(moved_line(edges.top, hunks) if edges.top else 0, bottom)
+        edges = edges.moved(Edit.between(text, new))
         at = min(at, len(lines))
         before, behind = "".join(lines[:at]), "".join(lines[at:])
         prompt = build.build(before, behind, edges, context, last)

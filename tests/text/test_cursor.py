@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pie_cli.errors import InputError
 from pie_cli.text.cursor import Place, Position, Spot, line_offset, position_at
-from pie_cli.text.edit import diff_lines, split_lines
+from pie_cli.text.edit import Edit, split_lines
 
 TEXTS = st.text(alphabet="ab \n\r\t\f\ufeff", max_size=40)
 
@@ -82,12 +82,12 @@ def test_a_new_line_begins_behind_a_last_line_without_a_newline() -> None:
 
 @given(TEXTS, TEXTS)
 def test_below_an_edit_is_the_line_that_stands_there(old: str, new: str) -> None:
-    hunks = diff_lines(old, new)
-    spot = Spot(follows_edits=True).moved(hunks, old, new).within(new)
+    edit = Edit.between(old, new)
+    spot = Spot(follows_edits=True).moved(edit).within(new)
     place = spot.place(new)
-    if hunks and place.offset < len(new):
+    if edit.hunks and place.offset < len(new):
         assert new[place.offset :].removeprefix("\ufeff" if not spot.line else "") == "".join(
-            split_lines(new)[hunks[-1].new_stop :]
+            split_lines(new)[edit.hunks[-1].new_stop :]
         ).removeprefix("\ufeff" if not spot.line else "")
 
 
@@ -106,7 +106,7 @@ def test_a_column_stays_before_what_stands_behind_it(
     old: str, new: str, column: int, expected: int
 ) -> None:
     old, new = f"first\n{old}\nlast\n", f"first\n{new}\nlast\n"
-    moved = Spot(1, column).moved(diff_lines(old, new), old, new)
+    moved = Spot(1, column).moved(Edit.between(old, new))
     assert moved == Spot(1, expected)
 
 
@@ -114,5 +114,5 @@ def test_a_column_stays_before_what_stands_behind_it(
 def test_a_moved_spot_is_in_the_text(old: str, new: str, line: int, column: int) -> None:
     spot = Spot(line, column).within(old)
     spot.place(old)
-    moved = spot.moved(diff_lines(old, new), old, new).within(new)
+    moved = spot.moved(Edit.between(old, new)).within(new)
     moved.place(new)

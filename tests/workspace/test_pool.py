@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pie_cli.config import Settings
-from pie_cli.session import EditableModel, EditSession
+from pie_cli.editable import EditableModel
+from pie_cli.session import EditSession
 from pie_cli.workspace.documents import Document
 from pie_cli.workspace.events import Dropped
 from pie_cli.workspace.pool import SessionPool

@@ -9,10 +9,11 @@ import pytest
 
 from pie_cli.cli.tally import Tally
 from pie_cli.config import Settings
+from pie_cli.editable import EditableModel
 from pie_cli.errors import CacheCapacityError, InputError
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Prediction
-from pie_cli.session import EditableModel, EditSession, OnProgress
+from pie_cli.session import EditSession, OnProgress
 from pie_cli.workspace.context import Context
 from pie_cli.workspace.documents import Document, Documents
 from pie_cli.workspace.events import Event, Noted, Predicted, Superseded

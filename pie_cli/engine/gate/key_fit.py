@@ -14,7 +14,7 @@ from pie_cli.engine.gate.candidates import list_candidates, reversed_rotation
 from pie_cli.engine.gate.verdicts import GateRefusal, UnusableModel
 from pie_cli.engine.model import CausalModel, layer_count, text_config, vocabulary
 from pie_cli.engine.rope import LayerRotation, rotate
-from pie_cli.engine.slots import stock_cache, stock_states, unusual_layer
+from pie_cli.engine.stock import stock_cache, stock_states, unusual_layer
 
 N_TOKENS = 24
 _DELTAS = (1, 37, 1_000)

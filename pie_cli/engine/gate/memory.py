@@ -6,22 +6,19 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 
 from pie_cli import __version__
 from pie_cli.engine.attention import takes_mask
-from pie_cli.engine.clock import stamp
 from pie_cli.engine.gate.candidates import list_candidates, same_frequencies
-from pie_cli.engine.gate.checks import run_gate
 from pie_cli.engine.gate.output_checks import install_attention
-from pie_cli.engine.gate.verdicts import GateRefusal, GateReport, UnusableModel
+from pie_cli.engine.gate.verdicts import GateReport, PlainAbility, Verdict
 from pie_cli.engine.model import CausalModel, layer_count
-from pie_cli.engine.plain.model import StockAbility, find_ability
 from pie_cli.engine.rope import LayerRotation, ModelRotation
 from pie_cli.models.quiet import hushed
 
@@ -29,61 +26,33 @@ from pie_cli.models.quiet import hushed
 _FORMAT = 1
 
 
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """How a model's cache may be used: edited by re-rotation, or only as transformers keeps it.
-
-    Attributes:
-        report: of the gate that the model passed, or None.
-        refusal: why it did not pass, in one line, or None.
-        ability: what its own cache can do, where the gate refused it.
-    """
-
-    report: GateReport | None = None
-    refusal: str | None = None
-    ability: StockAbility | None = None
-
-
 class _Unfit(Exception):
     """A stored verdict that is damaged, or about another model after all."""
 
 
-def judge(model: CausalModel, folder: Path | None = None) -> Verdict:
-    """Run the gate, or take over its verdict from an earlier run on the same model and libraries.
-
-    What is taken over must still fit the model: its rotations have to be among the candidates, and
-    the engine's attention is installed again.
+def recall(model: CausalModel, folder: Path) -> Verdict | None:
+    """Return the verdict on a model from an earlier run, and make the model ready for it.
 
     Args:
         model: in evaluation mode.
-        folder: where its weights came from; None remembers nothing.
+        folder: where its weights came from.
 
-    Raises:
-        UnusableModel: when no strategy gives predictions; never remembered.
+    Returns:
+        None where there is none, or one that is damaged or no longer fits.
     """
-    began = stamp(model.device)
-    path = _path(model, folder) if folder is not None else None
+    path = _path(model, folder)
     stored = _read(path) if path is not None else None
     if stored is not None:
         with suppress(_Unfit):
-            verdict = _rebuild(model, stored)
-            if verdict.report is None:
-                return verdict
-            cost_ms = 1e3 * (stamp(model.device) - began)
-            return replace(verdict, report=replace(verdict.report, cost_ms=cost_ms))
-    verdict = _judge(model)
+            return _rebuild(model, stored)
+    return None
+
+
+def remember(model: CausalModel, folder: Path, verdict: Verdict) -> None:
+    """Keep a verdict for the next run; where nothing can be stored, nothing is."""
+    path = _path(model, folder)
     if path is not None:
         _write(path, _fields(verdict))
-    return verdict
-
-
-def _judge(model: CausalModel) -> Verdict:
-    try:
-        return Verdict(report=run_gate(model))
-    except UnusableModel:
-        raise
-    except GateRefusal as refusal:
-        return Verdict(refusal=refusal.reason, ability=find_ability(model))
 
 
 def _path(model: CausalModel, folder: Path) -> Path | None:
@@ -114,8 +83,7 @@ def _path(model: CausalModel, folder: Path) -> Path | None:
 
 def memory_folder() -> Path:
     """Return the folder of remembered verdicts, in the user's cache."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "pie" / "gate"
+    return user_cache_path("pie") / "gate"
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:
@@ -128,7 +96,7 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 
 
 def _write(path: Path, fields: Mapping[str, Any]) -> None:
-    """Store a verdict whole or not at all; where nothing can be stored, nothing is."""
+    """Store fields whole or not at all."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
@@ -175,7 +143,7 @@ def _rebuild(model: CausalModel, stored: Mapping[str, Any]) -> Verdict:
     """
     try:
         if "refusal" in stored:
-            ability = StockAbility(**stored["ability"])
+            ability = PlainAbility(**stored["ability"])
             return Verdict(refusal=str(stored["refusal"]), ability=ability)
         report = _report(model, stored)
         with torch.inference_mode(), hushed():

@@ -19,7 +19,8 @@ from pie_cli.engine.gate.key_fit import (
 from pie_cli.engine.gate.verdicts import GateRefusal
 from pie_cli.engine.model import CausalModel
 from pie_cli.engine.rope import ModelRotation
-from pie_cli.engine.slots import SlotCache, stock_cache
+from pie_cli.engine.slots import SlotCache
+from pie_cli.engine.stock import stock_cache
 from pie_cli.text.matching import KeptRun
 
 # Deltas whose outputs are compared; slots are allocated up to the largest, so not the window's end.

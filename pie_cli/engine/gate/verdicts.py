@@ -1,4 +1,4 @@
-"""What the gate says of a model: a report, or a refusal with its reason."""
+"""What the gate says of a model: a report, or a refusal with its reason and what runs instead."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,3 +57,50 @@ class UnusableModel(GateRefusal):
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
         self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class PlainAbility:
+    """What a model's own cache can do.
+
+    Attributes:
+        crops: tokens at its end can be forgotten, and others appended.
+        appends: several tokens can be appended in one pass.
+        steps: tokens can be appended one by one.
+        copies: a copy of the cache is all there is to the sequence; some models keep a part of it
+            in themselves, and do not say what, so that one sequence at a time can go on.
+    """
+
+    crops: bool
+    appends: bool
+    steps: bool
+    copies: bool
+
+    @property
+    def strategy(self) -> str:
+        """The nearest exact strategy: prefix, or full for all but pure appends."""
+        return "prefix" if self.crops else "full"
+
+    @property
+    def summary(self) -> str:
+        """What follows for a user, in a few words."""
+        if self.crops:
+            return "exact, by prefix"
+        if self.copies:
+            return "exact, by full recompute of all but appends"
+        return "exact, by full recompute" + ("" if self.steps else " for each token")
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """How a model's cache may be used: edited by re-rotation, or only as transformers keeps it.
+
+    Attributes:
+        report: of the gate that the model passed, or None.
+        refusal: why it did not pass, in one line, or None.
+        ability: what its own cache can do, where the gate refused it.
+    """
+
+    report: GateReport | None = None
+    refusal: str | None = None
+    ability: PlainAbility | None = None

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -12,12 +12,13 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from pie_cli.engine.attention import NAME, implementation, stock_attention
 from pie_cli.engine.clock import stamp
-from pie_cli.engine.decode import DecodeOptions, Line, StoppedBy, line_text, take
+from pie_cli.engine.decode import Choice, line_text, take
 from pie_cli.engine.forward import keeps_logits
 from pie_cli.engine.gate.key_fit import relative_error, tolerance_of
-from pie_cli.engine.gate.verdicts import UnusableModel
+from pie_cli.engine.gate.verdicts import PlainAbility, UnusableModel
 from pie_cli.engine.model import CausalModel, reaches, text_config, vocabulary, window
-from pie_cli.engine.slots import stock_cache
+from pie_cli.engine.protocol import Decoding, Line, StoppedBy
+from pie_cli.engine.stock import stock_cache
 from pie_cli.models.quiet import hushed
 
 # Names under which models return their cache, and take it back.
@@ -33,39 +34,7 @@ _MAX_TRIAL = _N_TOKENS + _TRIED_WINDOW
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-@dataclass(frozen=True)
-class StockAbility:
-    """What a model's own cache can do.
-
-    Attributes:
-        crops: tokens at its end can be forgotten, and others appended.
-        appends: several tokens can be appended in one pass.
-        steps: tokens can be appended one by one.
-        copies: a copy of the cache is all there is to the sequence; some models keep a part of it
-            in themselves, and do not say what, so that one sequence at a time can go on.
-    """
-
-    crops: bool
-    appends: bool
-    steps: bool
-    copies: bool
-
-    @property
-    def strategy(self) -> str:
-        """The nearest exact strategy: prefix, or full for all but pure appends."""
-        return "prefix" if self.crops else "full"
-
-    @property
-    def summary(self) -> str:
-        """What follows for a user, in a few words."""
-        if self.crops:
-            return "exact, by prefix"
-        if self.copies:
-            return "exact, by full recompute of all but appends"
-        return "exact, by full recompute" + ("" if self.steps else " for each token")
-
-
-class StockState:
+class PlainState:
     """A sequence as transformers' own cache holds it.
 
     Args:
@@ -73,7 +42,7 @@ class StockState:
         ability: of its cache.
     """
 
-    def __init__(self, model: CausalModel, ability: StockAbility) -> None:
+    def __init__(self, model: CausalModel, ability: PlainAbility) -> None:
         self._model = model
         self._ability = ability
         self._cache: Any = None
@@ -123,9 +92,9 @@ class StockState:
         del self._token_ids[length:]
 
     @torch.inference_mode()
-    def copy(self) -> "StockState":
+    def copy(self) -> "PlainState":
         """Copy the cache, the model shared."""
-        twin = StockState(self._model, self._ability)
+        twin = PlainState(self._model, self._ability)
         twin._cache, twin._name = copy.deepcopy(self._cache), self._name
         twin._token_ids = list(self._token_ids)
         return twin
@@ -152,7 +121,7 @@ def _inputs(model: CausalModel, token_ids: Sequence[int], rows: int) -> dict[str
     return inputs
 
 
-def find_ability(model: CausalModel) -> StockAbility:
+def find_ability(model: CausalModel) -> PlainAbility:
     """Try what the model's own cache can do; what it gets wrong it is not trusted with.
 
     Each trial is compared with the forward pass over the whole sequence. The sequence is longer
@@ -173,16 +142,16 @@ def find_ability(model: CausalModel) -> StockAbility:
         for ability in _abilities(crops=len(short) == len(windows)):
             if trials.passes(ability):
                 return ability
-    return StockAbility(crops=False, appends=False, steps=False, copies=False)
+    return PlainAbility(crops=False, appends=False, steps=False, copies=False)
 
 
-def _abilities(crops: bool) -> Iterator[StockAbility]:
+def _abilities(crops: bool) -> Iterator[PlainAbility]:
     """List what a cache may be able to do, the most useful first."""
     if crops:
-        yield StockAbility(crops=True, appends=True, steps=True, copies=True)
-    yield StockAbility(crops=False, appends=True, steps=True, copies=True)
-    yield StockAbility(crops=False, appends=False, steps=True, copies=True)
-    yield StockAbility(crops=False, appends=False, steps=True, copies=False)
+        yield PlainAbility(crops=True, appends=True, steps=True, copies=True)
+    yield PlainAbility(crops=False, appends=True, steps=True, copies=True)
+    yield PlainAbility(crops=False, appends=False, steps=True, copies=True)
+    yield PlainAbility(crops=False, appends=False, steps=True, copies=False)
 
 
 class _Trials:
@@ -200,7 +169,7 @@ class _Trials:
             raise UnusableModel(f"its forward pass fails: {reason}", "") from error
         self._tolerance = tolerance_of(_TOLERANCE, model.dtype)
 
-    def passes(self, ability: StockAbility) -> bool:
+    def passes(self, ability: PlainAbility) -> bool:
         """Whether a cache used in this way gives the logits that it should."""
         try:
             return self._error(ability) <= self._tolerance
@@ -209,10 +178,10 @@ class _Trials:
         except Exception:  # noqa: BLE001 - a cache that cannot be used like this may raise anything
             return False
 
-    def _error(self, ability: StockAbility) -> float:
+    def _error(self, ability: PlainAbility) -> float:
         (one, other), expected = self._sequences, self._expected
         split = len(one) - _KEPT
-        state = StockState(self._model, ability)
+        state = PlainState(self._model, ability)
         if ability.crops:
             state.run(one, 1)
             state.crop(split)
@@ -242,38 +211,39 @@ def _tensors(held: Any) -> Iterator[Tensor]:
 class _LineEnd(StoppingCriteria):
     """Ends generation where the engine's own decoding ends a line."""
 
-    def __init__(self, prompt_length: int, options: DecodeOptions) -> None:
+    def __init__(self, prompt_length: int, decoding: Decoding) -> None:
         self._prompt_length = prompt_length
-        self._options = options
-        self.line: tuple[list[int], StoppedBy | None] = ([], None)
+        self._decoding = decoding
+        self.token_ids: tuple[int, ...] = ()
+        self.stopped_by: StoppedBy | None = None
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:  # noqa: ARG002
-        token_ids = input_ids[0, self._prompt_length :].tolist()
-        self.line = take([], token_ids, self._options)
-        if self.line[1] is None and self._options.should_stop():
-            self.line = (self.line[0], "interrupted")
-        return torch.full((1,), self.line[1] is not None, device=input_ids.device)
+        # `generate` gives no margins: they count as unknown, that is as none.
+        choices = [Choice(i, 0.0) for i in input_ids[0, self._prompt_length :].tolist()]
+        line, self.stopped_by = take([], choices, self._decoding)
+        self.token_ids = tuple(choice.token_id for choice in line)
+        if self.stopped_by is None and self._decoding.should_stop():
+            self.stopped_by = "interrupted"
+        return torch.full((1,), self.stopped_by is not None, device=input_ids.device)
 
 
 @torch.inference_mode()
-def generate(
-    model: CausalModel, token_ids: Sequence[int], options: DecodeOptions, begun: Line
-) -> Line:
+def generate(model: CausalModel, token_ids: Sequence[int], decoding: Decoding, begun: Line) -> Line:
     """Predict a line by the model's own `generate`, greedily.
 
     Args:
         model: any.
         token_ids: of the prompt.
-        options: what ends the line.
+        decoding: what ends the line.
         begun: the line as far as it got; gives the times of the first token.
     """
-    end = _LineEnd(len(token_ids), options)
+    end = _LineEnd(len(token_ids), decoding)
     inputs = torch.tensor([list(token_ids)], device=model.device)
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,
-        max_new_tokens=options.max_tokens,
+        max_new_tokens=decoding.max_tokens,
         pad_token_id=0,
         use_cache=True,
     )
@@ -284,12 +254,13 @@ def generate(
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([end]),
         )
-    generated, stopped_by = end.line
+    stopped_by = end.stopped_by or "max_tokens"
     return replace(
         begun,
-        token_ids=tuple(generated),
-        text=line_text(generated, stopped_by or "max_tokens", options),
-        stopped_by=stopped_by or "max_tokens",
-        passes=begun.passes + len(generated),
+        token_ids=end.token_ids,
+        text=line_text(end.token_ids, stopped_by, decoding),
+        stopped_by=stopped_by,
+        margins=(0.0,) * len(end.token_ids),
+        passes=begun.passes + len(end.token_ids),
         ended_at=stamp(model.device),
     )

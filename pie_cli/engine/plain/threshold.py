@@ -1,27 +1,35 @@
-"""A prompt's cache that is edited up to a length, and recomputed by the stock model beyond it."""
+"""The engine that edits a prompt's cache up to a length, and recomputes longer prompts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from typing_extensions import override
 
-from pie_cli.engine.cache import EditedCache, PromptCache
-from pie_cli.engine.decode import DecodeOptions, Line
+from pie_cli.engine.edited import EditedEngine
+from pie_cli.engine.gate.verdicts import PlainAbility
+from pie_cli.engine.memory import memory_sufficing
 from pie_cli.engine.model import CausalModel
-from pie_cli.engine.plain.cache import StockCache
-from pie_cli.engine.plain.model import StockAbility, generate, whole_logits
-from pie_cli.engine.prefix_cache import Stash
-from pie_cli.engine.recompute import RefreshStep
+from pie_cli.engine.plain.engine import PlainEngine
+from pie_cli.engine.plain.model import generate, whole_logits
+from pie_cli.engine.protocol import (
+    Capability,
+    Decoding,
+    Engine,
+    Line,
+    RecomputeStep,
+    ShouldStop,
+    never,
+)
 from pie_cli.plan.alignment import Alignment
 from pie_cli.plan.plan import Plan, make_plan
 
 # Beyond the limit every frequency may depend on the length, so nothing is kept from one prompt to
 # the next, and a prompt is encoded in one pass: its first chunk alone would be below the limit.
-_RECOMPUTES = StockAbility(crops=False, appends=False, steps=True, copies=True)
+_RECOMPUTES = PlainAbility(crops=False, appends=False, steps=True, copies=True)
 
 
-class ThresholdCache:
+class ThresholdEngine(Engine):
     """Edits the cache of prompts up to `limit` tokens; longer ones are recomputed.
 
     For dynamic NTK and LongRoPE scaling: beyond a length all keys of the sequence rotate
@@ -34,114 +42,123 @@ class ThresholdCache:
         limit: tokens.
     """
 
-    def __init__(self, model: CausalModel, edited: EditedCache, limit: int) -> None:
+    def __init__(self, model: CausalModel, edited: EditedEngine, limit: int) -> None:
         self._model = model
         self._edited = edited
         self._limit = limit
-        self._stock = StockCache(model, _RECOMPUTES, keeps=False)
+        self._plain = PlainEngine(model, _RECOMPUTES, keeps=False)
         # Of the prompt that is held; the slots hold none while a longer one is.
         self._length = 0
 
     @property
-    def memory_bytes(self) -> int:
-        """Bytes allocated."""
-        return self._edited.memory_bytes + self._stock.memory_bytes
+    @override
+    def capability(self) -> Capability:
+        return self._edited.capability
 
-    def plan(self, strategy: str, alignment: Alignment, refresh: Sequence[int] = ()) -> Plan:
+    @property
+    @override
+    def memory_bytes(self) -> int:
+        return self._edited.memory_bytes + self._plain.memory_bytes
+
+    @override
+    def plan(self, strategy: str, alignment: Alignment, repair: Sequence[int] = ()) -> Plan:
         """Return the strategy's plan, or that of `full` beyond the limit and on the way back."""
         if max(self._length, alignment.old_length, alignment.new_length) > self._limit:
             return make_plan("full", alignment)
-        return self._edited.plan(strategy, alignment, refresh)
+        return self._edited.plan(strategy, alignment, repair)
 
+    @override
+    def find_snapshots(self, token_ids: Sequence[int], start: int) -> tuple[range, ...]:
+        within = max(self._length, len(token_ids)) <= self._limit
+        return self._edited.find_snapshots(token_ids, start) if within else ()
+
+    @override
+    def keep_snapshots(
+        self, token_ids: Sequence[int], exact_until: int, should_stop: ShouldStop
+    ) -> None:
+        if len(token_ids) <= self._limit:
+            self._edited.keep_snapshots(token_ids, exact_until, should_stop)
+
+    @override
     def begin(self, length: int) -> None:
-        """Forget what is cached."""
         self._length = length
         self._side(length).begin(length)
 
-    def refresh(
+    @override
+    def recompute(
         self,
         token_ids: Sequence[int],
         start: int,
         chunk_tokens: int,
-        should_stop: Callable[[], bool],
+        should_stop: ShouldStop = never,
         draft: Sequence[int] = (),
-    ) -> Iterator[RefreshStep]:
+    ) -> Iterator[RecomputeStep]:
         """Encode the prompt again; the draft rides along as far as the limit."""
         length = len(token_ids)
-        draft = draft[: max(self._limit - length, 0)]
         if length > self._limit:
             self._settle()
-        return self._side(length).refresh(token_ids, start, chunk_tokens, should_stop, draft)
+        draft = self._fitting(length, draft)
+        return self._side(length).recompute(token_ids, start, chunk_tokens, should_stop, draft)
 
-    def decode_line(
-        self, plan: Plan, token_ids: Sequence[int], options: DecodeOptions, draft: Sequence[int]
+    @override
+    @memory_sufficing()
+    def predict(
+        self, plan: Plan, token_ids: Sequence[int], decoding: Decoding, draft: Sequence[int] = ()
     ) -> Line:
         """Execute a plan and predict the line that follows, perhaps across the limit."""
         self._length = plan.length
-        side, options_here, draft = self._bounded(plan.length, options, draft)
         if plan.length > self._limit:
             self._settle()
-        line = side.decode_line(plan, token_ids, options_here, draft)
-        return self._across(line, token_ids, options, options_here)
+        here = self._bounded(plan.length, decoding)
+        draft = self._fitting(plan.length, draft)
+        line = self._side(plan.length).predict(plan, token_ids, here, draft)
+        return self._across(line, token_ids, decoding, here)
 
-    def decode_after(
-        self, token_ids: Sequence[int], logits: Tensor, options: DecodeOptions, draft: Sequence[int]
+    @override
+    @memory_sufficing()
+    def predict_after(
+        self, token_ids: Sequence[int], decoding: Decoding, draft: Sequence[int] = ()
     ) -> Line:
-        """Predict the line behind a prompt just refreshed, perhaps across the limit."""
-        # A draft that did not ride along is not there to be verified.
-        rode = draft[: len(logits) - 1]
-        side, options_here, _ = self._bounded(len(token_ids), options, ())
-        line = side.decode_after(token_ids, logits, options_here, rode)
-        return self._across(line, token_ids, options, options_here)
+        """Predict the line after a prompt just recomputed, perhaps across the limit."""
+        length = len(token_ids)
+        here = self._bounded(length, decoding)
+        draft = self._fitting(length, draft)
+        line = self._side(length).predict_after(token_ids, here, draft)
+        return self._across(line, token_ids, decoding, here)
 
-    def keep_in(
-        self,
-        stash: Stash,
-        token_ids: Sequence[int],
-        exact_until: int,
-        should_stop: Callable[[], bool],
-    ) -> None:
-        """Copy the exact tokens of a prompt up to the limit."""
-        if len(token_ids) <= self._limit:
-            self._edited.keep_in(stash, token_ids, exact_until, should_stop)
-
-    def clone(self) -> "ThresholdCache":
-        """Copy the cache."""
-        twin = ThresholdCache(self._model, self._edited.clone(), self._limit)
-        twin._stock, twin._length = self._stock.clone(), self._length
+    @override
+    def clone(self) -> "ThresholdEngine":
+        twin = ThresholdEngine(self._model, self._edited.clone(), self._limit)
+        twin._plain, twin._length = self._plain.clone(), self._length
         return twin
 
-    def _side(self, length: int) -> PromptCache:
-        return self._stock if length > self._limit else self._edited
+    def _side(self, length: int) -> EditedEngine | PlainEngine:
+        return self._plain if length > self._limit else self._edited
 
-    def _bounded(
-        self, length: int, options: DecodeOptions, draft: Sequence[int]
-    ) -> tuple[PromptCache, DecodeOptions, Sequence[int]]:
-        """Return who decodes, and with which options and draft it stays below the limit."""
+    def _fitting(self, length: int, draft: Sequence[int]) -> Sequence[int]:
+        """Return what of a draft stays within the limit."""
+        return draft[: max(self._limit - length, 0)]
+
+    def _bounded(self, length: int, decoding: Decoding) -> Decoding:
+        """Let the line end where it would leave the limit."""
         if length > self._limit:
-            return self._stock, options, ()
-        room = self._limit - length
-        # The last token of a line is not encoded, so it may stand at the limit.
-        here = replace(options, max_tokens=min(options.max_tokens, room + 1))
-        return self._edited, here, draft[:room]
+            return decoding
+        # The last token of a line is not encoded, so it may be at the limit.
+        return replace(decoding, max_tokens=min(decoding.max_tokens, self._limit - length + 1))
 
     def _across(
-        self,
-        line: Line,
-        token_ids: Sequence[int],
-        options: DecodeOptions,
-        options_here: DecodeOptions,
+        self, line: Line, token_ids: Sequence[int], decoding: Decoding, here: Decoding
     ) -> Line:
         """Let the model generate a line that goes on at the limit."""
-        if line.stopped_by != "max_tokens" or options_here.max_tokens == options.max_tokens:
+        if line.stopped_by != "max_tokens" or here.max_tokens == decoding.max_tokens:
             return line
-        return generate(self._model, token_ids, options, line)
+        return generate(self._model, token_ids, decoding, line)
 
     @torch.inference_mode()
     def _settle(self) -> None:
         """Bring the frequencies back to those of a short sequence.
 
-        Dynamic scaling only lets them grow: a prompt behind a longer one would be rotated by the
+        Dynamic scaling only lets them grow: a prompt after a longer one would be rotated by the
         longer one's.
         """
         whole_logits(self._model, [0], 1)

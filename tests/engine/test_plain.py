@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pie_cli.engine.cache import EditedCache
-from pie_cli.engine.decode import DecodeOptions, Line
-from pie_cli.engine.gate.checks import UnusableModel
-from pie_cli.engine.gate.memory import Verdict, judge
-from pie_cli.engine.plain.cache import StockCache
-from pie_cli.engine.plain.model import StockAbility, StockState, find_ability, whole_logits
-from pie_cli.engine.plain.threshold import ThresholdCache
+from pie_cli.engine.edited import EditedEngine
+from pie_cli.engine.gate.check import check_model
+from pie_cli.engine.gate.verdicts import PlainAbility, UnusableModel, Verdict
+from pie_cli.engine.plain.engine import PlainEngine
+from pie_cli.engine.plain.model import PlainState, find_ability, whole_logits
+from pie_cli.engine.plain.threshold import ThresholdEngine
+from pie_cli.engine.protocol import Decoding, Line
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.alignment import Alignment
 from pie_cli.text.matching import KeptRun
@@ -48,13 +48,13 @@ def words(token_ids: Sequence[int]) -> str:
     return "".join(f"<{token_id}>" for token_id in token_ids)
 
 
-OPTIONS = DecodeOptions(words, max_tokens=4)
+OPTIONS = Decoding(words, max_tokens=4)
 
 
 @cache
 def refused(name: str) -> tuple[Any, Verdict]:
     model = falling_back(name)
-    return model, judge(model)
+    return model, check_model(model)
 
 
 @pytest.fixture(params=FALLING_BACK)
@@ -83,7 +83,7 @@ def saves(cache: Any, texts: Sequence[list[int]], draft: bool = True) -> Iterato
     drafted: tuple[int, ...] = ()
     for new in texts:
         plan = cache.plan("pie", alignment_between(old, new))
-        line = cache.decode_line(plan, new, OPTIONS, drafted if draft else ())
+        line = cache.predict(plan, new, OPTIONS, drafted if draft else ())
         yield plan, line
         old, drafted = new, line.token_ids
 
@@ -101,7 +101,7 @@ def test_each_family_is_refused_and_has_its_strategy(name: str) -> None:
 def test_after_every_save_the_line_is_the_stock_models(name: str) -> None:
     model, verdict = refused(name)
     assert verdict.ability is not None
-    cache = StockCache(model, verdict.ability)
+    cache = PlainEngine(model, verdict.ability)
     for save, (_, line) in zip(SAVES, saves(cache, list(SAVES.values())), strict=True):
         assert line.token_ids == greedy(model, SAVES[save]), save
         assert line.stopped_by == "max_tokens"
@@ -110,7 +110,7 @@ def test_after_every_save_the_line_is_the_stock_models(name: str) -> None:
 def test_the_line_is_that_of_generate(name: str) -> None:
     model, verdict = refused(name)
     assert verdict.ability is not None
-    cache = StockCache(model, verdict.ability)
+    cache = PlainEngine(model, verdict.ability)
     *_, (_, line) = saves(cache, [PROMPT, SAVES["inserted"]])
     inputs = torch.tensor([SAVES["inserted"]])
     found = model.generate(
@@ -131,7 +131,7 @@ def test_what_is_reused_is_what_the_cache_can_give(name: str) -> None:
     reused = {
         save: plan.reused
         for save, (plan, _) in zip(
-            SAVES, saves(StockCache(model, ability), list(SAVES.values())), strict=True
+            SAVES, saves(PlainEngine(model, ability), list(SAVES.values())), strict=True
         )
     }
     if ability.crops:
@@ -153,25 +153,25 @@ def test_a_recompute_beside_the_cache_gives_the_same_line(name: str, chunk_token
     """Given up, it changes nothing; completed, the line behind it is the stock model's."""
     model, verdict = refused(name)
     assert verdict.ability is not None
-    cache = StockCache(model, verdict.ability)
+    cache = PlainEngine(model, verdict.ability)
     (_, line), *_ = saves(cache, [PROMPT])
-    assert list(cache.refresh(PROMPT, 0, chunk_tokens, lambda: True)) == []
+    assert list(cache.recompute(PROMPT, 0, chunk_tokens, lambda: True)) == []
     for start in (0, 40):
-        steps = list(cache.refresh(PROMPT, start, chunk_tokens, lambda: False, line.token_ids[:3]))
+        steps = list(
+            cache.recompute(PROMPT, start, chunk_tokens, lambda: False, line.token_ids[:3])
+        )
         assert [step.reached for step in steps][-1] == len(PROMPT)
-        logits = steps[-1].logits
-        assert logits is not None
-        again = cache.decode_after(PROMPT, logits, OPTIONS, line.token_ids[:3])
+        again = cache.predict_after(PROMPT, OPTIONS, line.token_ids[:3])
         assert again.token_ids == line.token_ids
     new = SAVES["appended"]
     plan = cache.plan("pie", alignment_between(PROMPT, new))
-    assert cache.decode_line(plan, new, OPTIONS, ()).token_ids == greedy(model, new)
+    assert cache.predict(plan, new, OPTIONS, ()).token_ids == greedy(model, new)
 
 
 def test_a_draft_saves_passes_where_the_cache_can_be_cropped() -> None:
     model, verdict = refused("gpt2")
     assert verdict.ability is not None
-    cache = StockCache(model, verdict.ability)
+    cache = PlainEngine(model, verdict.ability)
     lines = [line for _, line in saves(cache, [PROMPT, PROMPT])]
     assert lines[0].token_ids == lines[1].token_ids
     assert (lines[0].passes, lines[1].passes) == (4, 1)
@@ -181,18 +181,18 @@ def test_a_draft_saves_passes_where_the_cache_can_be_cropped() -> None:
 def test_a_clone_goes_its_own_way(name: str) -> None:
     model, verdict = refused(name)
     assert verdict.ability is not None
-    cache = StockCache(model, verdict.ability)
+    cache = PlainEngine(model, verdict.ability)
     list(saves(cache, [PROMPT]))
     twin = cache.clone()
     for one, text in ((twin, SAVES["appended"]), (cache, [*PROMPT, 9])):
         plan = one.plan("pie", alignment_between(PROMPT, text))
-        assert one.decode_line(plan, text, OPTIONS, ()).token_ids == greedy(model, text)
+        assert one.predict(plan, text, OPTIONS, ()).token_ids == greedy(model, text)
 
 
 def test_memory_is_reported(name: str) -> None:
     model, verdict = refused(name)
     assert verdict.ability is not None
-    cache = StockCache(model, verdict.ability)
+    cache = PlainEngine(model, verdict.ability)
     assert cache.memory_bytes == 0
     list(saves(cache, [PROMPT]))
     assert (cache.memory_bytes > 0) is verdict.ability.copies
@@ -203,7 +203,7 @@ def test_memory_is_reported(name: str) -> None:
 def test_a_failure_in_a_pass_costs_the_cache_but_no_prediction() -> None:
     model, verdict = refused("gpt2")
     assert verdict.ability is not None
-    cache = StockCache(model, verdict.ability)
+    cache = PlainEngine(model, verdict.ability)
     list(saves(cache, [PROMPT]))
 
     def interrupt(*_: object) -> None:
@@ -212,11 +212,11 @@ def test_a_failure_in_a_pass_costs_the_cache_but_no_prediction() -> None:
     hook = model.transformer.h[1].register_forward_pre_hook(interrupt)
     plan = cache.plan("pie", alignment_between(PROMPT, SAVES["inserted"]))
     with pytest.raises(KeyboardInterrupt):
-        cache.decode_line(plan, SAVES["inserted"], OPTIONS, ())
+        cache.predict(plan, SAVES["inserted"], OPTIONS, ())
     hook.remove()
     plan = cache.plan("pie", alignment_between(SAVES["inserted"], SAVES["inserted"]))
     assert plan.strategy == "full"
-    line = cache.decode_line(plan, SAVES["inserted"], OPTIONS, ())
+    line = cache.predict(plan, SAVES["inserted"], OPTIONS, ())
     assert line.token_ids == greedy(model, SAVES["inserted"])
 
 
@@ -227,10 +227,10 @@ class TestAbility:
         model = falling_back("gpt2")
         assert find_ability(model).crops
 
-        def forget(state: StockState, length: int) -> None:
+        def forget(state: PlainState, length: int) -> None:
             del state._token_ids[length:]
 
-        monkeypatch.setattr(StockState, "crop", forget)
+        monkeypatch.setattr(PlainState, "crop", forget)
         ability = find_ability(model)
         assert not ability.crops
         assert ability.appends
@@ -239,12 +239,12 @@ class TestAbility:
         model = falling_back("qwen3_next")
         assert find_ability(model).copies
 
-        def share(state: StockState) -> StockState:
-            twin = StockState(model, state._ability)
+        def share(state: PlainState) -> PlainState:
+            twin = PlainState(model, state._ability)
             vars(twin).update(vars(state), _token_ids=list(state._token_ids))
             return twin
 
-        monkeypatch.setattr(StockState, "copy", share)
+        monkeypatch.setattr(PlainState, "copy", share)
         assert not find_ability(model).copies
 
     def test_a_cache_that_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,9 +258,9 @@ class TestAbility:
 
         monkeypatch.setattr(model, "forward", forward)
         ability = find_ability(model)
-        assert ability == StockAbility(False, False, False, False)
+        assert ability == PlainAbility(False, False, False, False)
         assert ability.summary == "exact, by full recompute for each token"
-        cache = StockCache(model, ability)
+        cache = PlainEngine(model, ability)
         for text, (_, line) in zip(SAVES.values(), saves(cache, list(SAVES.values())), strict=True):
             assert line.token_ids == greedy(model, text)
 
@@ -277,7 +277,7 @@ class TestAbility:
 
         model.transformer.h[1].register_forward_pre_hook(fail)
         with pytest.raises(UnusableModel, match=r"forward pass fails: some kernel is missing$"):
-            judge(model)
+            check_model(model)
 
 
 LIMIT = 128
@@ -327,14 +327,14 @@ FOLLOWING = {
 
 
 @pytest.fixture(params=FOLLOWING)
-def following(request: pytest.FixtureRequest) -> tuple[Any, ThresholdCache, int]:
+def following(request: pytest.FixtureRequest) -> tuple[Any, ThresholdEngine, int]:
     """A model whose frequencies follow the length, its cache, and the limit."""
     model = build(*FOLLOWING[request.param])
-    report = judge(model).report
+    report = check_model(model).report
     assert report is not None
     assert report.limit is not None
-    edited = EditedCache(model, report.rotation, SlotCache.for_model(model))
-    return model, ThresholdCache(model, edited, report.limit), report.limit
+    edited = EditedEngine(model, report.rotation, SlotCache.for_model(model))
+    return model, ThresholdEngine(model, edited, report.limit), report.limit
 
 
 def generated(model: Any, token_ids: Sequence[int], count: int = 4) -> tuple[int, ...]:
@@ -354,7 +354,7 @@ def generated(model: Any, token_ids: Sequence[int], count: int = 4) -> tuple[int
 
 
 def test_beyond_the_limit_each_line_is_that_of_generate(
-    following: tuple[Any, ThresholdCache, int],
+    following: tuple[Any, ThresholdEngine, int],
 ) -> None:
     """There, back again, and a line that crosses it."""
     model, cache, limit = following
@@ -364,7 +364,7 @@ def test_beyond_the_limit_each_line_is_that_of_generate(
     for length in lengths:
         new = [*ids[:20], length % 97, *ids[21:length]]
         plan = cache.plan("prefix", alignment_between(old, new))
-        line = cache.decode_line(plan, new, OPTIONS, (1, 2, 3))
+        line = cache.predict(plan, new, OPTIONS, (1, 2, 3))
         assert line.token_ids == generated(model, new), length
         assert line.stopped_by == "max_tokens"
         assert plan.strategy == ("full" if max(len(old), length) > limit else "prefix")
@@ -372,54 +372,53 @@ def test_beyond_the_limit_each_line_is_that_of_generate(
 
 
 def test_what_is_computed_beyond_the_limit_differs_from_an_edited_cache(
-    following: tuple[Any, ThresholdCache, int],
+    following: tuple[Any, ThresholdEngine, int],
 ) -> None:
     """The control: keys that were rotated by the frequencies below the limit are the wrong ones."""
     model, cache, limit = following
     ids = random_ids(limit + 60)
     edited = cache._edited
     edited.begin(limit)
-    list(edited.refresh(ids[:limit], 0, 1_000, lambda: False))
+    list(edited.recompute(ids[:limit], 0, 1_000, lambda: False))
     plan = edited.plan("prefix", Alignment(limit, len(ids), (KeptRun(0, 0, limit),)))
-    line = edited.decode_line(plan, ids, OPTIONS, ())
+    line = edited.predict(plan, ids, OPTIONS, ())
     assert line.token_ids != generated(model, ids)
 
 
 @pytest.mark.parametrize("length", ["below", "crossing", "beyond"])
-def test_a_recompute_at_the_limit(following: tuple[Any, ThresholdCache, int], length: str) -> None:
+def test_a_recompute_at_the_limit(following: tuple[Any, ThresholdEngine, int], length: str) -> None:
     model, cache, limit = following
     ids = random_ids({"below": limit - 20, "crossing": limit - 2, "beyond": limit + 20}[length])
     cache.begin(len(ids))
-    *_, last = cache.refresh(ids, 0, 50, lambda: False, (1, 2, 3))
-    assert last.logits is not None
-    line = cache.decode_after(ids, last.logits, OPTIONS, (1, 2, 3))
+    list(cache.recompute(ids, 0, 50, lambda: False, (1, 2, 3)))
+    line = cache.predict_after(ids, OPTIONS, (1, 2, 3))
     assert line.token_ids == generated(model, ids)
     twin = cache.clone()
     for one in (cache, twin):
         new = [*ids, 5]
         plan = one.plan("pie", alignment_between(ids, new))
-        assert one.decode_line(plan, new, OPTIONS, ()).token_ids == generated(model, new)
+        assert one.predict(plan, new, OPTIONS, ()).token_ids == generated(model, new)
     # Beyond the limit nothing is of use to the next prompt.
     assert (cache.memory_bytes > 0) is (length != "beyond")
 
 
 def test_a_line_across_the_limit_ends_where_lines_end() -> None:
     model = build(*FOLLOWING["phi3 longrope"])
-    report = judge(model).report
+    report = check_model(model).report
     assert report is not None
-    edited = EditedCache(model, report.rotation, SlotCache.for_model(model))
-    cache = ThresholdCache(model, edited, LIMIT)
+    edited = EditedEngine(model, report.rotation, SlotCache.for_model(model))
+    cache = ThresholdEngine(model, edited, LIMIT)
     ids = random_ids(LIMIT - 1)
     expected = generated(model, ids)
     last = max(expected.index(token_id) for token_id in expected)
-    options = DecodeOptions(
+    options = Decoding(
         lambda tokens: "".join(
             ")\n" if token == expected[last] else f"<{token}>" for token in tokens
         ),
         max_tokens=30,
     )
     plan = cache.plan("full", Alignment(0, len(ids), ()))
-    line = cache.decode_line(plan, ids, options, ())
+    line = cache.predict(plan, ids, options, ())
     assert line.token_ids == expected[: last + 1]
     assert line.stopped_by == "newline"
     assert line.text.endswith(")")

@@ -1,6 +1,8 @@
 """The gate: at each load, find how a model rotates its keys and prove that moving them is right."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -13,6 +15,7 @@ from pie_cli.engine.attention import (
 )
 from pie_cli.engine.clock import stamp
 from pie_cli.engine.gate.key_fit import encode_shifted, fit_layers
+from pie_cli.engine.gate.memory import recall, remember
 from pie_cli.engine.gate.output_checks import (
     check_long_past,
     check_moves,
@@ -20,21 +23,42 @@ from pie_cli.engine.gate.output_checks import (
     install_attention,
     require_small,
 )
-from pie_cli.engine.gate.verdicts import GateRefusal, GateReport, UnusableModel
+from pie_cli.engine.gate.verdicts import GateRefusal, GateReport, UnusableModel, Verdict
 from pie_cli.engine.model import CausalModel, reaches, steady_limit, window
+from pie_cli.engine.plain.model import find_ability
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.models.quiet import hushed
 
-__all__ = ["GateRefusal", "GateReport", "UnusableModel", "find_rotation", "run_gate"]
 
+def check_model(model: CausalModel, folder: Path | None = None) -> Verdict:
+    """Run the gate, or take over its verdict from an earlier run on the same model and libraries.
 
-def find_rotation(model: CausalModel) -> ModelRotation:
-    """Return the model's rotation.
+    What is taken over must still fit the model: its rotations have to be among the candidates, and
+    the engine's attention is installed again.
+
+    Args:
+        model: in evaluation mode.
+        folder: where its weights came from; None remembers nothing.
 
     Raises:
-        GateRefusal: when no rotation explains the model's keys, or outputs disagree.
+        UnusableModel: when no strategy gives predictions; never remembered.
     """
-    return run_gate(model).rotation
+    began = stamp(model.device)
+    remembered = recall(model, folder) if folder is not None else None
+    if remembered is not None:
+        if remembered.report is None:
+            return remembered
+        cost_ms = 1e3 * (stamp(model.device) - began)
+        return replace(remembered, report=replace(remembered.report, cost_ms=cost_ms))
+    try:
+        verdict = Verdict(report=run_gate(model))
+    except UnusableModel:
+        raise
+    except GateRefusal as refusal:
+        verdict = Verdict(refusal=refusal.reason, ability=find_ability(model))
+    if folder is not None:
+        remember(model, folder, verdict)
+    return verdict
 
 
 def run_gate(model: CausalModel) -> GateReport:

@@ -1,0 +1,240 @@
+"""What a session asks of an engine: plans and token ids in, lines out.
+
+Nothing here, nor in what a session imports, is about tensors: an engine may run on transformers,
+as pie's own does, or on anything else that can move, drop and compute the tokens of a cache.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import Plan
+
+StoppedBy: TypeAlias = Literal["newline", "end", "max_tokens", "interrupted"]
+ShouldStop: TypeAlias = Callable[[], bool]
+
+
+def never() -> bool:
+    """Never ask to stop."""
+    return False
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What the cache of a model can do.
+
+    Attributes:
+        edits: whether kept runs may be moved, and single tokens computed again; else every
+            prediction is exact, by `prefix` or `full`.
+        limit: longest prompt in tokens whose cache is edited; None without such a limit.
+        instead: what runs where the cache is not edited, in a few words.
+        chunk_tokens: tokens a pass of a recompute that suit the device.
+    """
+
+    edits: bool
+    limit: int | None = None
+    instead: str = "exact, by full recompute"
+    chunk_tokens: int = 768
+
+
+@dataclass(frozen=True, eq=False)
+class ForcedPrefix:
+    """Text that the line has to spell before it goes on: what healing took from the prompt's end.
+
+    Attributes:
+        text: as decoded tokens give it.
+        tokens: that it had in the prompt.
+        allowed: the token ids that begin with some bytes, or that these begin with; no control
+            tokens among them.
+        spell: the bytes that a token id adds to a text.
+    """
+
+    text: str
+    tokens: int
+    allowed: Callable[[bytes], Sequence[int]]
+    spell: Callable[[int], bytes]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a line is decoded.
+
+    Attributes:
+        detokenize: turns generated token ids into their exact text.
+        eos_ids: tokens that end the text.
+        max_tokens: generated tokens at most, at least 1.
+        should_stop: asked before each pass but the first; a newer save ends the line early.
+        rest_of_line: whether the line ends at the first newline, as one does that was begun before
+            the prompt's end; else blank lines come before its content.
+        forced: what the line must spell first; no part of its text.
+    """
+
+    detokenize: Callable[[Sequence[int]], str]
+    eos_ids: frozenset[int] = frozenset()
+    max_tokens: int = 64
+    should_stop: ShouldStop = never
+    rest_of_line: bool = False
+    forced: ForcedPrefix | None = None
+
+    @property
+    def limit(self) -> int:
+        """Tokens to generate at most, those included that spell the forced prefix."""
+        return self.max_tokens + (self.forced.tokens if self.forced else 0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A predicted line.
+
+    Attributes:
+        token_ids: as generated, the token that ended the line last: the draft for the next
+            prediction.
+        text: blank lines before the content kept, cut at the newline that ends it (which may be
+            inside a token), a carriage return before it cut as well.
+        stopped_by: what ended it.
+        margins: of each token, by how much its logit was above that of the next best one.
+        passes: forward passes, the first one included.
+        accepted: draft tokens that the model agreed with.
+        began_at, spliced_at, first_token_at, ended_at: `perf_counter` seconds, taken when the
+            device was done. After a recompute the first three are one stamp.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    stopped_by: StoppedBy
+    margins: tuple[float, ...]
+    passes: int
+    accepted: int
+    began_at: float
+    spliced_at: float
+    first_token_at: float
+    ended_at: float
+
+
+@dataclass(frozen=True)
+class RecomputeStep:
+    """One chunk of a recompute, done.
+
+    Attributes:
+        reached: every token from the start up to this position is exact now, provided those before
+            the start are.
+        compute_s: seconds of this chunk, pauses before it excluded.
+    """
+
+    reached: int
+    compute_s: float
+
+
+class Engine(Protocol):
+    """The cache of one prompt, and the model that fills it.
+
+    Between two calls it holds exactly one complete prompt, or nothing. Only one session uses it.
+
+    Raises:
+        CacheCapacityError: from each method that computes or copies, when the device's memory does
+            not suffice.
+    """
+
+    @property
+    def capability(self) -> Capability:
+        """What the cache can do."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes allocated for the cache, and for snapshots."""
+        ...
+
+    def plan(self, strategy: str, alignment: Alignment, repair: Sequence[int] = ()) -> Plan:
+        """Return the plan of a strategy, or of the nearest one that this cache can execute.
+
+        Args:
+            strategy: its name.
+            alignment: between the cached and the new sequence.
+            repair: positions that the strategy computes again; a plan without stale tokens needs
+                none.
+        """
+        ...
+
+    def find_snapshots(self, token_ids: Sequence[int], start: int) -> tuple[range, ...]:
+        """Find the tokens of a prompt that exact keys and values are kept of.
+
+        Args:
+            token_ids: of the whole prompt.
+            start: position before which nothing is wanted.
+
+        Returns:
+            Spans of positions from `start` on, ascending; never the last token.
+        """
+        ...
+
+    def keep_snapshots(
+        self, token_ids: Sequence[int], exact_until: int, should_stop: ShouldStop
+    ) -> None:
+        """Keep the prompt's exact tokens for when its text comes back; for idle time.
+
+        Args:
+            token_ids: of the whole prompt, which the cache holds.
+            exact_until: every token before it is as full recompute has it.
+            should_stop: asked now and then; what is kept by then stays.
+        """
+        ...
+
+    def predict(
+        self, plan: Plan, token_ids: Sequence[int], decoding: Decoding, draft: Sequence[int] = ()
+    ) -> Line:
+        """Execute a plan and predict the line that follows; the cache then holds the new prompt.
+
+        Args:
+            plan: from the prompt that the cache holds to the new one.
+            token_ids: of the whole new prompt.
+            decoding: what ends the line.
+            draft: token ids that may follow, verified in the same pass; they change no output.
+        """
+        ...
+
+    def recompute(
+        self,
+        token_ids: Sequence[int],
+        start: int,
+        chunk_tokens: int,
+        should_stop: ShouldStop = never,
+        draft: Sequence[int] = (),
+    ) -> Iterator[RecomputeStep]:
+        """Encode the prompt from token `start` on, in ascending chunks, in place.
+
+        Also the first encoding of a prompt, after `begin`. Stopping between two chunks loses
+        nothing: what is done stays exact.
+
+        Args:
+            token_ids: of the whole prompt.
+            start: first token to encode.
+            chunk_tokens: tokens a pass.
+            should_stop: asked before each chunk.
+            draft: rides in the last chunk, for `predict_after` to verify.
+
+        Yields:
+            A step after each chunk.
+        """
+        ...
+
+    def predict_after(
+        self, token_ids: Sequence[int], decoding: Decoding, draft: Sequence[int] = ()
+    ) -> Line:
+        """Predict the line after a prompt that was recomputed to its end just now.
+
+        Args:
+            token_ids: of the whole prompt.
+            decoding: what ends the line.
+            draft: the one that the recompute was given.
+        """
+        ...
+
+    def begin(self, length: int) -> None:
+        """Make room for a prompt of `length` tokens, of which nothing is encoded yet."""
+        ...
+
+    def clone(self) -> "Engine":
+        """Copy the cache; the model is shared."""
+        ...
