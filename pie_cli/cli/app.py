@@ -185,6 +185,9 @@ def complete(
     applied: Annotated[
         bool, typer.Option("--applied", help="The file on disk already holds the patch.")
     ] = False,
+    not_applied: Annotated[
+        bool, typer.Option("--not-applied", help="The file on disk does not hold the patch yet.")
+    ] = False,
     model: options.Model = DEFAULT_MODEL,
     at: options.At = Settings.at,
     strategy: options.Strategy = Settings.strategy,
@@ -198,7 +201,7 @@ def complete(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Predict the next line of a file once, behind a patch or plain."""
+    """Predict the next line of a file once, after a patch or plain."""
     with reporting(debug=debug):
         with importing():
             from pie_cli.cli.complete import run
@@ -219,6 +222,7 @@ def complete(
             ),
             context=context or (),
             applied=applied,
+            not_applied=not_applied,
             as_json=as_json,
         )
 

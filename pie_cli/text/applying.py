@@ -1,14 +1,14 @@
-"""What a patch does to one file's text: apply it, take it back, tell whether it is applied."""
+"""What a patch does to one file's text, as `git apply` places it."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pie_cli.errors import PatchError
-from pie_cli.text.edit import LineHunk, split_lines
+from pie_cli.text.edit import Edit, LineHunk, split_lines
 
 Kind = Literal["modify", "add", "delete", "rename", "copy"]
-Fit = Literal["applies", "reversed", "both", "neither"]
 
 
 class PatchDoesNotApply(PatchError):
@@ -49,8 +49,13 @@ class PatchHunk:
 
     @property
     def new_lines(self) -> list[str]:
-        """The lines that stand there afterwards."""
+        """The lines that are there afterwards."""
         return [text for mark, text in self.body if mark != "-"]
+
+    @property
+    def has_context(self) -> bool:
+        """Whether some of its lines stay."""
+        return any(mark == " " for mark, _ in self.body)
 
     def reversed(self) -> "PatchHunk":
         """Give the hunk that takes this one back."""
@@ -64,200 +69,329 @@ class FilePatch:
     """What a patch does to one file.
 
     Attributes:
-        old_path: path before, as the file system spells it; None for a new file.
-        new_path: path afterwards; None for a deleted file.
+        old_names: what its path before may be, the likeliest first; none for a new file.
+        new_names: what its path afterwards may be, likewise; none for a deleted file.
         kind: what happens to the file as a whole.
         hunks: changes of its text, ascending; none for a pure rename, an empty or a binary file.
         binary: the patch only says that binary contents differ.
-        raw_path: the path as the patch spells it, should `path` not be there.
+        is_file: a regular file; no symbolic link, no submodule.
+        by_git: it has git's header, so its path begins at the top of the repository.
+        ids: abbreviated hashes of git's objects before and after; empty where not told.
+        commit: number of the commit in the patch that it belongs to.
+        crlf: the patch has CRLF throughout, its headers too.
+        unanchored: made without context (`-U0`), so its hunks belong where they say.
     """
 
-    old_path: str | None
-    new_path: str | None
+    old_names: tuple[str, ...]
+    new_names: tuple[str, ...]
     kind: Kind
     hunks: tuple[PatchHunk, ...]
     binary: bool = False
-    raw_path: str = ""
+    is_file: bool = True
+    by_git: bool = False
+    ids: tuple[str, str] = ("", "")
+    commit: int = 0
+    crlf: bool = False
+    unanchored: bool = False
+
+    @property
+    def old_path(self) -> str | None:
+        """The path before; None for a new file."""
+        return self.old_names[0] if self.old_names else None
+
+    @property
+    def new_path(self) -> str | None:
+        """The path afterwards; None for a deleted file."""
+        return self.new_names[0] if self.new_names else None
 
     @property
     def path(self) -> str:
         """The path that the file has afterwards, or had before it was deleted."""
         return self.new_path or self.old_path or ""
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is about a regular file and all that the patch shows of it is UTF-8."""
+        return (
+            self.is_file
+            and not self.binary
+            and all(is_utf8(text) for hunk in self.hunks for _, text in hunk.body)
+        )
+
     def reversed(self) -> "FilePatch":
         """Give the patch that takes this one back."""
         kinds: dict[Kind, Kind] = {"add": "delete", "delete": "add"}
         return replace(
             self,
-            old_path=self.new_path,
-            new_path=self.old_path,
+            old_names=self.new_names,
+            new_names=self.old_names,
             kind=kinds.get(self.kind, self.kind),
+            ids=self.ids[::-1],
             hunks=tuple(hunk.reversed() for hunk in self.hunks),
         )
 
+    def with_lf(self) -> "FilePatch":
+        """Give the same with its text's CRLF turned into LF, as before the patch was converted."""
+        hunks = [
+            replace(hunk, body=tuple((mark, _with_lf(text)) for mark, text in hunk.body))
+            for hunk in self.hunks
+        ]
+        return replace(self, hunks=tuple(hunks), crlf=False)
+
 
 @dataclass(frozen=True)
-class Applied:
-    """A text with a patch applied.
+class Placed:
+    """Patches placed on a text.
 
     Attributes:
-        text: the text afterwards.
-        hunks: what changed, context left out, by the lines of the text at hand; ascending.
-        offsets: lines by which each hunk of the patch stood off its stated place.
+        edit: what they do to it.
+        offset: lines by which their hunks were found off their stated places, all added up.
     """
 
-    text: str
-    hunks: tuple[LineHunk, ...]
-    offsets: tuple[int, ...]
+    edit: Edit
+    offset: int
 
 
-def apply(text: str, file_patch: FilePatch) -> str:
-    """Apply a file's patch to its text; see `locate`."""
-    return locate(text, file_patch).text
+def is_utf8(text: str) -> bool:
+    """Tell whether a text decoded with `surrogateescape` was UTF-8."""
+    return text.isascii() or not any("\udc80" <= char <= "\udcff" for char in text)
 
 
-def reverse(text: str, file_patch: FilePatch) -> str:
-    """Take a file's patch back from its text; see `locate`."""
-    return locate(text, file_patch.reversed()).text
+def is_blob(text: str, abbreviated: str) -> bool:
+    """Tell whether a text, with its line ends or with LF, is the object that git names so."""
+    if not abbreviated.strip("0"):
+        return False
+    new_hash = hashlib.sha256 if len(abbreviated) > 40 else hashlib.sha1
+    for spelling in {text, _with_lf(text)}:
+        data = spelling.encode("utf-8", "surrogateescape")
+        if new_hash(b"blob %d\0" % len(data) + data).hexdigest().startswith(abbreviated):
+            return True
+    return False
 
 
-def locate(text: str, file_patch: FilePatch) -> Applied:
-    """Apply a file's patch and tell where its hunks went.
+def locate(text: str | None, *parts: FilePatch, ends: str = "") -> Placed:
+    r"""Apply patches of one file to its text, one after the other.
 
-    Each hunk must match exactly, line ends included. It is tried at its stated place, moved as the
-    hunk before it was, then, if it has context, at the nearest other place behind that hunk. A
-    patch without hunks leaves the text as it is.
+    Each hunk must match exactly. It is tried at its stated place, then at the nearest other one
+    that no earlier hunk of the same patch has touched; one that begins with line 1 fits only at the
+    beginning of the file, one without context after its changes only at the end. Hunks of a patch
+    that was made without context fit where they say or not at all. A patch without hunks leaves
+    the text as it is.
 
     Args:
-        text: the file's text; empty for a file that is not there yet.
-        file_patch: what to do to it.
+        text: the file's text; None for a file that is not there.
+        parts: what to do to it, in order.
+        ends: "" where line ends must match as well; else they need not, and "\n" or "\r\n" is what
+            lines that come in shall end with.
 
     Raises:
         PatchDoesNotApply: a hunk has no place in the text, which its number says.
         PatchError: the file is binary.
     """
-    if file_patch.binary:
-        raise PatchError(
-            f"the patch of {file_patch.path} is binary", "name a text file, or leave it out"
-        )
-    if file_patch.kind == "add" and text:
-        raise PatchDoesNotApply(
-            f"the patch creates {file_patch.path}, which is there already",
-            "take the file as it was before the patch",
-        )
-    lines = split_lines(text)
-    applied = _apply_hunks(lines, file_patch)
-    if file_patch.kind == "delete" and applied.text:
-        raise PatchDoesNotApply(
-            f"the patch deletes {file_patch.path}, which holds more lines than the patch",
-            "make the patch from the file as it is",
-        )
-    return applied
+    image = _Image(text, ends)
+    offset = 0
+    for part in parts:
+        if part.binary:
+            raise PatchError(
+                f"the patch of {part.path} is binary", "name a text file, or leave it out"
+            )
+        if part.kind == "add" and image.is_there:
+            raise PatchDoesNotApply(
+                f"the patch creates {part.path}, which is there already",
+                "take the file as it was before the patch",
+            )
+        offset += image.apply(part)
+        if part.kind == "delete" and image.lines:
+            raise _holds_more(part)
+    return Placed(image.edit(), offset)
 
 
-def fits(text: str, file_patch: FilePatch) -> Fit:
-    """Tell whether a patch can be applied to a text, or is applied already and can be reversed.
-
-    "both" is possible: a line added among its like, a patch without context, one without hunks.
-
-    Raises:
-        PatchError: the file is binary.
-    """
-    forward, backward = _applies(text, file_patch), _applies(text, file_patch.reversed())
-    if forward:
-        return "both" if backward else "applies"
-    return "reversed" if backward else "neither"
-
-
-def _applies(text: str, file_patch: FilePatch) -> bool:
-    try:
-        locate(text, file_patch)
-    except PatchDoesNotApply:
-        return False
-    return True
-
-
-def _apply_hunks(lines: list[str], file_patch: FilePatch) -> Applied:
-    out: list[str] = []
-    changed: list[LineHunk] = []
-    offsets: list[int] = []
-    at = drift = 0
-    for hunk in file_patch.hunks:
-        place = _find(lines, hunk, hunk.old_start + drift, at)
-        if place is None:
-            raise _no_place(lines, file_patch, hunk)
-        out += lines[at:place]
-        changed += _changed_spans(hunk, place, len(out))
-        out += hunk.new_lines
-        drift = place - hunk.old_start
-        offsets.append(drift)
-        at = place + len(hunk.old_lines)
-    out += lines[at:]
-    return Applied("".join(out), tuple(changed), tuple(offsets))
-
-
-def _find(lines: list[str], hunk: PatchHunk, expected: int, first: int) -> int | None:
-    """Find the place nearest to the expected one, not before `first`, where a hunk matches."""
-    old, new = hunk.old_lines, hunk.new_lines
-    last = len(lines) - len(old)
-    # Nothing vouches for another place of a hunk without context.
-    has_context = any(mark == " " for mark, _ in hunk.body)
-    nearest = max(first, min(expected, last)) if has_context else expected
-    reach = max(last - first, 0) if has_context else 0
-    for distance in range(reach + 1):
-        for place in dict.fromkeys((nearest + distance, nearest - distance)):
-            if (
-                first <= place <= last
-                and lines[place : place + len(old)] == old
-                and _joins(lines, new, place, len(old))
-            ):
-                return place
-    return None
-
-
-def _joins(lines: list[str], new: list[str], place: int, length: int) -> bool:
-    """Tell whether no line without a newline would end up in front of another line."""
-    at_end = place + length == len(lines)
-    if new and not new[-1].endswith("\n") and not at_end:
-        return False
-    glued = at_end and place > 0 and not lines[place - 1].endswith("\n")
-    return not (new and glued)
-
-
-def _changed_spans(hunk: PatchHunk, place: int, new_at: int) -> Iterator[LineHunk]:
-    """Give the spans of a hunk that are not context."""
-    old_at = old_start = place
-    new_start = new_at
-    for mark, _ in [*hunk.body, (" ", "")]:
-        if mark == " ":
-            if old_at > old_start or new_at > new_start:
-                yield LineHunk(old_start, old_at, new_start, new_at)
-            old_at, new_at = old_at + 1, new_at + 1
-            old_start, new_start = old_at, new_at
-        elif mark == "-":
-            old_at += 1
-        else:
-            new_at += 1
-
-
-def _no_place(lines: list[str], file_patch: FilePatch, hunk: PatchHunk) -> PatchDoesNotApply:
-    """Name the hunk that has no place, and why where that can be told."""
-    cause = (
-        f"hunk {hunk.number} of {len(file_patch.hunks)} for {file_patch.path} (line {hunk.line} of "
-        "the patch) does not apply"
-    )
-    plain = replace(hunk, body=tuple((mark, _bare(text)) for mark, text in hunk.body))
-    if _find([_bare(line) for line in lines], plain, hunk.old_start, 0) is not None:
-        return PatchDoesNotApply(
-            f"{cause}: only the line ends differ",
-            "make the patch from the file as it is, with the same line ends",
-            hunk=hunk.number,
-        )
+def _holds_more(part: FilePatch) -> PatchDoesNotApply:
     return PatchDoesNotApply(
-        f"{cause}: its lines are not in the file",
-        "make the patch from the file as it is, or take the file as it was before the patch",
-        hunk=hunk.number,
+        f"the patch deletes {part.path}, which holds more lines than the patch",
+        "make the patch from the file as it is",
     )
+
+
+class _Line(NamedTuple):
+    """A line of a text that is being patched.
+
+    Attributes:
+        key: what is compared: the text, perhaps with LF at its end whatever it has.
+        text: the line with its end.
+        origin: its number in the text before all patches, from 0; -1 for one that came in.
+        is_patched: whether a hunk of the patch at hand holds it already.
+    """
+
+    key: str
+    text: str
+    origin: int
+    is_patched: bool
+
+
+class _Image:
+    """A text that is being patched, each line with where it comes from."""
+
+    def __init__(self, text: str | None, ends: str) -> None:
+        self._before = text or ""
+        self._ends = ends
+        self.is_there = text is not None
+        self.lines = [
+            _Line(self._key(line), line, number, False)
+            for number, line in enumerate(split_lines(self._before))
+        ]
+
+    def apply(self, part: FilePatch) -> int:
+        """Apply a patch; return by how many lines its hunks were off."""
+        self.lines = [line._replace(is_patched=False) for line in self.lines]
+        stated = part.unanchored or (
+            not any(hunk.has_context for hunk in part.hunks) and is_blob(self.text, part.ids[0])
+        )
+        self.is_there = part.kind != "delete"
+        offset = 0
+        for hunk in part.hunks:
+            place = self._stated(hunk) if stated else self._nearest(hunk)
+            if place is None:
+                raise self._no_place(part, hunk)
+            offset += abs(place - hunk.new_start)
+            self.lines[place : place + len(hunk.old_lines)] = self._replaced(hunk, place)
+        return offset
+
+    @property
+    def text(self) -> str:
+        """The text as it is by now."""
+        return "".join(line.text for line in self.lines)
+
+    def edit(self) -> Edit:
+        """Tell what was done to the text."""
+        after = self.text
+        if not all(line.text.endswith("\n") for line in self.lines[:-1]):
+            # git joins two lines where the patch takes away the newline between them.
+            return Edit.between(self._before, after)
+        return Edit(self._before, after, tuple(self._hunks()))
+
+    def _hunks(self) -> Iterator[LineHunk]:
+        """Give the gaps between the lines that stayed."""
+        old_at = new_at = 0
+        origins = [line.origin for line in self.lines]
+        for new, old in enumerate([*origins, len(split_lines(self._before))]):
+            if old < 0:
+                continue
+            if old > old_at or new > new_at:
+                yield LineHunk(old_at, old, new_at, new)
+            old_at, new_at = old + 1, new + 1
+
+    def _key(self, line: str) -> str:
+        return _with_lf(line) if self._ends else line
+
+    def _replaced(self, hunk: PatchHunk, place: int) -> Iterator[_Line]:
+        """Give what a hunk puts in place of its old lines; context stays the line it was."""
+        for mark, text in hunk.body:
+            if mark == " " and self.lines[place].key == self._key(text):
+                yield self.lines[place]._replace(is_patched=True)
+            elif mark != "-":
+                spelled = text
+                if self._ends and text.endswith("\n"):
+                    spelled = _with_lf(text)[:-1] + self._ends
+                yield _Line(self._key(text), spelled, -1, True)
+            place += mark != "+"
+
+    def _expected(self, hunk: PatchHunk) -> int:
+        """Return where the search for a hunk begins."""
+        if hunk.old_start == 0:
+            return 0
+        if hunk.body[-1][0] != " ":
+            return max(len(self.lines) - len(hunk.old_lines), 0)
+        return max(min(hunk.new_start, len(self.lines)), 0)
+
+    def _nearest(self, hunk: PatchHunk, *, anchored: bool = True) -> int | None:
+        """Find the place of a hunk nearest to the stated one, the later one of two."""
+        old = [self._key(text) for text in hunk.old_lines]
+        expected = self._expected(hunk)
+        last = len(self.lines) - len(old)
+        at_start = anchored and hunk.old_start == 0
+        at_end = anchored and hunk.body[-1][0] != " "
+        if last < 0 or (at_start and at_end and last):
+            return None
+        if at_start or at_end:
+            places = [0 if at_start else last]
+        elif not old:
+            places = [expected]
+        else:
+            first = old[0].removesuffix("\n") if len(old) == 1 else old[0]
+            places = [
+                at for at, line in enumerate(self.lines[: last + 1]) if line.key.startswith(first)
+            ]
+            places.sort(key=lambda place: (abs(place - expected), place < expected))
+        return next((at for at in places if self._matches(old, at, to_end=at_end)), None)
+
+    def _matches(self, old: Sequence[str], place: int, *, to_end: bool) -> bool:
+        """Tell whether lines are there as they are.
+
+        The last of them may lack a newline that the text has: git compares no further than the
+        patch goes, unless it goes to the end of the file.
+        """
+        here = self.lines[place : place + len(old)]
+        if any(line.is_patched for line in here):
+            return False
+        keys = [line.key for line in here]
+        if keys == old:
+            return True
+        return (
+            not to_end
+            and bool(old)
+            and not old[-1].endswith("\n")
+            and keys[:-1] == old[:-1]
+            and keys[-1].startswith(old[-1])
+            and not keys[-1][len(old[-1]) :].strip(" \t\r\n")
+        )
+
+    def _stated(self, hunk: PatchHunk) -> int | None:
+        """Return the place that a hunk states if it matches there, and joins no two lines."""
+        old = [self._key(text) for text in hunk.old_lines]
+        new = hunk.new_lines
+        place = hunk.new_start
+        at_end = place + len(old) == len(self.lines)
+        if place + len(old) > len(self.lines) or not self._matches(old, place, to_end=True):
+            return None
+        if new and not new[-1].endswith("\n") and not at_end:
+            return None
+        if new and at_end and place > 0 and not self.lines[place - 1].key.endswith("\n"):
+            return None
+        return place
+
+    def _no_place(self, part: FilePatch, hunk: PatchHunk) -> PatchDoesNotApply:
+        """Name the hunk that has no place, and why where that can be told."""
+        cause = (
+            f"hunk {hunk.number} of {len(part.hunks)} for {part.path} (line {hunk.line} of the "
+            "patch) does not apply"
+        )
+        remedy = "make the patch from the file as it is"
+        bare = _Image("".join(map(_bare, split_lines(self.text))), "")
+        plain = replace(hunk, body=tuple((mark, _bare(text)) for mark, text in hunk.body))
+        if self._nearest(hunk, anchored=False) is not None:
+            where = "beginning" if hunk.old_start == 0 else "end"
+            if part.kind == "delete":
+                return _holds_more(part)
+            if part.unanchored:
+                cause += ": it has no context, and its lines are elsewhere in the file"
+                remedy = "make the patch with context lines, or from the file as it is"
+            elif not hunk.has_context:
+                cause += ": it has no context, and the file holds more than it"
+                remedy = "make the patch with context lines, or from the file as it is"
+            else:
+                cause += f": its lines are in the file, but not at its {where}, where they belong"
+        elif bare._nearest(plain, anchored=False) is not None:
+            cause += ": only the line ends differ"
+            remedy += ", with the same line ends"
+        else:
+            cause += ": its lines are not in the file"
+            remedy += ", or take the file as it was before the patch"
+        return PatchDoesNotApply(cause, remedy, hunk=hunk.number)
+
+
+def _with_lf(text: str) -> str:
+    return text.replace("\r\n", "\n")
 
 
 def _bare(line: str) -> str:

@@ -1,4 +1,4 @@
-"""Paths as unified diffs spell them: quoting, prefixes, names with blanks."""
+"""Paths as unified diffs spell them: quoting, prefixes, dates, names with blanks."""
 
 import re
 from dataclasses import dataclass
@@ -11,35 +11,25 @@ _PREFIX = re.compile(r"[abciow12]/")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb'\\([0-7]{3}|[abtnvfr"\\])')
 _CODES = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13, b'"': 34, b"\\": 92}
-_LETTERS = {code: letter.decode() for letter, code in _CODES.items()}
-_MUST_QUOTE = re.compile(r'[\x00-\x1f\x7f"\\]')
+_DATE = re.compile(
+    r"[ \t]+(?:\d\d)?\d\d-\d\d-\d\d(?: \d\d:\d\d:\d\d(?:\.\d+)?)?(?: [-+]\d\d:?\d\d)?$"
+)
+_EPOCH = re.compile(
+    r"(1969-12-31|1970-01-01) (\d\d):(\d\d):00(?:\.0+)? ([-+])(\d\d):?(\d\d)$", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The names of one file on both sides of a patch.
+    """What the names of one file on both sides of a patch may mean, the likeliest first.
 
     Attributes:
-        old: path before; that after where the file is new.
-        new: path after; that before where the file is deleted.
-        raw: the new name with its prefix, should what looks like one be a folder.
+        old: paths before; those after where the file is new.
+        new: paths after; those before where the file is deleted.
     """
 
-    old: str
-    new: str
-    raw: str
-
-
-def quoted(path: str) -> str:
-    """Quote a path as git does where it holds control characters, quotes or backslashes."""
-    if not _MUST_QUOTE.search(path):
-        return path
-
-    def spell(match: re.Match[str]) -> str:
-        code = ord(match.group())
-        return "\\" + _LETTERS.get(code, f"{code:03o}")
-
-    return f'"{_MUST_QUOTE.sub(spell, path)}"'
+    old: tuple[str, ...]
+    new: tuple[str, ...]
 
 
 def unquoted(name: str, line: int) -> str:
@@ -60,10 +50,20 @@ def unquoted(name: str, line: int) -> str:
     return _unescaped(match.group(1))
 
 
-def file_name(rest: str, line: int) -> str:
-    """Read what follows "--- " or "+++ ": a name, perhaps with a date behind a tab."""
-    rest = rest.rstrip("\r\n")
-    return unquoted(rest if rest.startswith('"') else rest.split("\t", 1)[0], line)
+def undated(name: str) -> str:
+    """Take the date off a name of plain diff whose tab became blanks on the way."""
+    return name if name.startswith('"') else _DATE.sub("", name)
+
+
+def is_epoch(date: str | None) -> bool:
+    """Tell whether a date is the beginning of 1970: plain diff's sign for a file not there."""
+    match = _EPOCH.match(date or "")
+    if match is None:
+        return False
+    day, hours, minutes, sign, zone_hours, zone_minutes = match.groups()
+    zone = int(zone_hours) * 60 + int(zone_minutes)
+    local = int(hours) * 60 + int(minutes) - (24 * 60 if day == "1969-12-31" else 0)
+    return local == (-zone if sign == "-" else zone)
 
 
 def git_names(header: str, line: int) -> tuple[str, str] | None:
@@ -80,8 +80,8 @@ def git_names(header: str, line: int) -> tuple[str, str] | None:
         return header[:at], unquoted(header[at + 1 :], line)
     splits = [(header[: m.start()], header[m.end() :]) for m in re.finditer(" ", header)]
     for old, new in splits:
-        behind = old.partition("/")[2]
-        if old == new or (behind and behind == new.partition("/")[2]):
+        path = old.partition("/")[2]
+        if old == new or (path and path == new.partition("/")[2]):
             return old, new
     return splits[0] if len(splits) == 1 else None
 
@@ -93,22 +93,49 @@ def settle(old: str, new: str, from_git: tuple[str, str] | None, *, by_git: bool
     new and deleted files, and without prefixes both are the same.
 
     Args:
-        old: name behind "--- ", empty where the patch has none.
-        new: name behind "+++ ", likewise.
+        old: name after "--- ", empty where the patch has none.
+        new: name after "+++ ", likewise.
         from_git: the names in git's header, where it tells.
         by_git: the patch has git's header for this file.
     """
-    old, new = from_git or (old, new)
+    if from_git and (DEV_NULL in (old, new) or not new):
+        old, new = from_git
     if DEV_NULL in (old, new):
         name = new if old == DEV_NULL else old
-        path = name[2:] if _PREFIX.match(name) else name
-        return Sides(path, path, name)
-    if by_git or (old.startswith("a/") and new.startswith("b/")):
-        if path := _common_tail(old, new):
-            return Sides(path, path, new)
-        return Sides(old, new, new)
+        paths = _distinct(_bare(name), name)
+        return Sides(paths, paths)
+    prefixed = old[:2] != new[:2] and bool(_PREFIX.match(old) and _PREFIX.match(new))
+    if old == new and by_git:
+        paths = _distinct(new, _below(new))
+        return Sides(paths, paths)
+    if prefixed and (by_git or (old.startswith("a/") and new.startswith("b/"))):
+        # Two names differ where `git diff --no-index` compared two files.
+        return Sides(
+            _distinct(_below(old), old), _distinct(_below(new), _common_tail(old, new), new)
+        )
+    if by_git and (tail := _common_tail(old, new)):
+        return Sides(_distinct(tail, old), _distinct(tail, new, _below(new)))
+    if by_git:
+        return Sides(_distinct(old, _below(old)), _distinct(new, _below(new)))
+    if new != old and new.startswith(old):
+        # A name with something tacked on is that of a copy, as git sees it.
+        old, new = new, old
     # Plain diff compares some other file, perhaps a copy, with the file itself: the new name.
-    return Sides(new, new, new)
+    paths = _distinct(new, _below(new), old, _below(old))
+    return Sides(paths, paths)
+
+
+def _distinct(*names: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _bare(name: str) -> str:
+    return name[2:] if _PREFIX.match(name) else name
+
+
+def _below(name: str) -> str:
+    """Give a name without its first component; empty where it has only one."""
+    return name.partition("/")[2].lstrip("/")
 
 
 def _common_tail(old: str, new: str) -> str:

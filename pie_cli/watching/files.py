@@ -27,16 +27,7 @@ def read_source(path: Path) -> str:
     Raises:
         InputError: missing, unreadable, binary or not UTF-8.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}", "check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder", "name a file in it") from None
-    except OSError as error:
-        if error.errno in _NO_SUCH_PATH:
-            raise InputError(f"cannot read {path}: {error.strerror}", "check the path") from None
-        raise InputError(f"cannot read {path}: {error.strerror}", "check its permissions") from None
+    data = read_bytes(path)
     if b"\x00" in data:
         raise NotText(f"{path} is binary", "pie completes source text")
     try:
@@ -45,6 +36,24 @@ def read_source(path: Path) -> str:
         raise NotText(
             f"{path} is not UTF-8 (byte {error.start})", "convert it to UTF-8 first"
         ) from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        InputError: missing or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}", "check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder", "name a file in it") from None
+    except OSError as error:
+        if error.errno in _NO_SUCH_PATH:
+            raise InputError(f"cannot read {path}: {error.strerror}", "check the path") from None
+        raise InputError(f"cannot read {path}: {error.strerror}", "check its permissions") from None
 
 
 def read_watched(path: Path, named: bool) -> str:

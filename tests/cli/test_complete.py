@@ -12,8 +12,8 @@ from pie_cli.cli.app import app
 from pie_cli.cli.render import Renderer
 from pie_cli.errors import ExitCode
 from pie_cli.plan.strategies import DEFAULT_STRATEGY
-from pie_cli.text.patches import unified_diff
 from tests.conftest import SOURCE
+from tests.diffs import unified_diff
 
 BEFORE = SOURCE
 AFTER = SOURCE.replace("    return size\n", "    print(size)\n    return size\n", 1)
@@ -183,7 +183,7 @@ def test_the_last_file_of_a_patch_is_predicted_in_unless_one_is_named(complete, 
     stdin = unified_diff(BEFORE, AFTER, "area.py") + unified_diff(BEFORE, AFTER, "other.py")
     result = complete("--edit", "-", "--json", stdin=stdin)
     assert document(result)["path"] == "other.py"
-    assert "1 other file of the patch left aside" in result.stderr
+    assert "also changes 1 other file" in result.stderr
     assert document(complete("area.py", "--edit", "-", "--json", stdin=stdin))["path"] == "area.py"
 
 

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pie_cli.errors import PatchError
-from pie_cli.text.applying import FilePatch, PatchDoesNotApply
+from pie_cli.text.applying import FilePatch, PatchDoesNotApply, locate
 from pie_cli.text.edit import LineHunk, split_lines
-from pie_cli.text.patches import apply, fits, locate, parse, reverse, unified_diff
+from pie_cli.text.patches import parse
+from tests.diffs import apply, fits, reverse, unified_diff
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -73,14 +74,14 @@ def test_a_diff_applied_gives_the_new_text_and_reversed_the_old(pair: tuple[str,
     assert reverse(new, patch) == old
     assert fits(old, patch) in ("applies", "both")
     assert fits(new, patch) in ("reversed", "both")
-    assert set(locate(old, patch).offsets) == {0}
+    assert locate(old, patch).offset == 0
 
 
 @given(edited())
 def test_hunks_tell_which_lines_changed(pair: tuple[str, str]) -> None:
     old, new = pair
     assume(old != new)
-    applied = locate(old, one(unified_diff(old, new, "x")))
+    applied = locate(old, one(unified_diff(old, new, "x"))).edit
     old_lines, new_lines = split_lines(old), split_lines(new)
     at = new_at = 0
     for hunk in applied.hunks:
@@ -196,7 +197,7 @@ def test_every_kind_of_change_that_git_writes(tmp_path: Path) -> None:
         assert found["picture"].binary
         assert apply("bye\n", found["gone.py"]) == ""
         assert fits("hello b/\n", found["b/added b.py"]) == "reversed"
-        assert fits("", found["b/added b.py"]) == "applies"
+        assert fits(None, found["b/added b.py"]) == "applies"
         with pytest.raises(PatchError, match="picture is binary"):
             apply("", found["picture"])
     mail = git(tmp_path, "format-patch", "-1", "--stdout")
@@ -222,7 +223,7 @@ def test_a_plain_diff_names_the_new_file() -> None:
 
 def test_a_plain_diff_with_prefixes_is_stripped_and_keeps_the_spelling() -> None:
     patch = one(PLAIN.replace("lib/x.py.orig", "a/lib/x.py").replace("+++ lib", "+++ b/lib"))
-    assert (patch.path, patch.raw_path) == ("lib/x.py", "b/lib/x.py")
+    assert patch.new_names == ("lib/x.py", "b/lib/x.py")
 
 
 def test_several_plain_files_and_binary_ones_among_text() -> None:
@@ -238,7 +239,7 @@ def test_several_plain_files_and_binary_ones_among_text() -> None:
 def test_a_new_file_in_a_plain_diff() -> None:
     patch = one("--- /dev/null\n+++ b/new.py\n@@ -0,0 +1 @@\n+x\n")
     assert (patch.kind, patch.old_path, patch.new_path) == ("add", None, "new.py")
-    assert apply("", patch) == "x\n"
+    assert apply(None, patch) == "x\n"
     assert reverse("x\n", patch) == ""
     with pytest.raises(PatchDoesNotApply, match="there already"):
         apply("x\n", patch)
@@ -257,9 +258,9 @@ def test_a_hunk_is_found_at_the_nearest_place_and_the_next_one_moves_with_it() -
     patch = one(unified_diff(old, new, "x"))
     moved = "top\n" * 7 + old
     applied = locate(moved, patch)
-    assert applied.text == "top\n" * 7 + new
-    assert applied.offsets == (7, 7)
-    assert applied.hunks == (LineHunk(27, 28, 27, 28), LineHunk(57, 58, 57, 58))
+    assert applied.edit.after == "top\n" * 7 + new
+    assert applied.offset == 7 + 7
+    assert applied.edit.hunks == (LineHunk(27, 28, 27, 28), LineHunk(57, 58, 57, 58))
     twice = old + "gap\n" * 3 + old
     assert apply(twice, patch) == new + "gap\n" * 3 + old
 
@@ -282,8 +283,11 @@ def test_line_ends_that_differ_are_named_as_the_reason() -> None:
         apply("a\r\nb\r\nc\r\n", patch)
 
 
-def test_a_patch_converted_to_crlf_as_a_whole_fits_the_lf_file() -> None:
-    assert apply("a\nb\nc\n", one(PLAIN.replace("\n", "\r\n"))) == "a\nB\nc\n"
+def test_a_patch_that_is_crlf_throughout_is_about_such_a_file_or_was_converted() -> None:
+    patch = one(PLAIN.replace("\n", "\r\n"))
+    assert patch.crlf
+    assert apply("a\r\nb\r\nc\r\n", patch) == "a\r\nB\r\nc\r\n"
+    assert apply("a\nb\nc\n", patch.with_lf()) == "a\nB\nc\n"
 
 
 def test_a_missing_final_newline_must_be_missing_in_the_file() -> None:
@@ -335,7 +339,7 @@ def test_an_empty_file_is_created_and_deleted_without_hunks() -> None:
     created, deleted = one(header.format("new")), one(header.format("deleted"))
     assert (created.kind, created.path, created.old_path) == ("add", "x y.py", None)
     assert (deleted.kind, deleted.path, deleted.new_path) == ("delete", "x y.py", None)
-    assert apply("", created) == apply("", deleted) == ""
+    assert apply(None, created) == apply("", deleted) == ""
     assert fits("text\n", created) == "neither"
 
 
@@ -355,7 +359,6 @@ def test_an_empty_context_line_may_have_lost_its_blank() -> None:
         ("--- x\n+++ x\n@@ -1,2 +1,2 @@\n a\n-b\n", r"hunk 1 of x \(line 3 .* is shorter"),
         ("--- x\n+++ x\n@@ -1,2 +1,2 @@\n a\n-b\nno\n", r"hunk 1 of x \(line 3 .* is shorter"),
         ("--- x\n+++ x\n@@ -1,2 +1,1 @@\n-a\n+b\n+c\n", r"hunk 1 of x .* header counts"),
-        ("--- x\n+++ x\n@@ -1 +1 @@\n-a\n+b\n@@ -1 +1 @@\n-a\n+b\n", "hunk 2 of x .* overlaps"),
         ("--- x\n+++ x\n@@ -1 +1 @@\n a\n", "hunk 1 of x .* changes nothing"),
         ("--- x\n+++ x\n@@ -1,0 +1,0 @@\n", "hunk 1 of x .* changes nothing"),
         ("--- x\n+++ x\n@@ one @@\n a\n", "line 3 .* malformed hunk header"),
