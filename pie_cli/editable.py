@@ -120,10 +120,10 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
         ModelError: when the model gives no predictions by any strategy.
         CacheCapacityError: when the device's memory does not suffice.
     """
+    from pie_cli.engine.device import memory_sufficing
     from pie_cli.engine.gate.check import check_model
     from pie_cli.engine.gate.verdicts import UnusableModel
     from pie_cli.engine.making import engine_maker
-    from pie_cli.engine.memory import memory_sufficing
 
     folder = loaded.model.name_or_path if remember else ""
     try:

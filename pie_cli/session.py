@@ -25,10 +25,8 @@ from pie_cli.engine.protocol import (
     never,
 )
 from pie_cli.errors import CacheCapacityError
-from pie_cli.plan.alignment import Alignment, align
-from pie_cli.plan.plan import Plan, make_plan, restoring
-from pie_cli.plan.repair import repair_positions
-from pie_cli.plan.sides import settled
+from pie_cli.plan.plan import Alignment, Plan, align, make_plan, restoring
+from pie_cli.plan.repair import repair_positions, settled
 from pie_cli.plan.strategies import parse
 from pie_cli.prompt.assembly import ContextFile, Prompt, PromptBuilder
 from pie_cli.prompt.window import Edges
@@ -104,6 +102,7 @@ class EditSession:
         # Text and cursor outlive a failure, which costs the cache: they move with the next edit.
         self._cursor = Spot.parse(self.settings.at or ("edit" if fim else "end"))
         self._strategy = parse(self.settings.strategy)
+        self._strategy_name = self._strategy.name
         self._text: str | None = None
         self._context: tuple[ContextFile, ...] = ()
         self._state: _State | None = None
@@ -179,7 +178,7 @@ class EditSession:
         Returns:
             Milliseconds that it took.
         """
-        primed = self._encode_all(text, at or self._cursor, context, on_progress, max_tokens=1)
+        primed = self._encode_all(text, at or self._cursor, context, on_progress, predicts=False)
         if self._state:
             self._state.draft, self._state.last = (), None
         return primed.timings_ms.line
@@ -255,7 +254,7 @@ class EditSession:
         # What keeps a common prefix only encodes all after the change: also what is exact already.
         start = 0 if self.settings.compare == "full" else min(state.stale_from, state.changed_from)
         decoding = self._decoding_of(state.prompt, self._cursor)
-        draft = state.last_draft[: decoding.limit - 1]
+        draft = state.last_draft[: decoding.max_tokens - 1]
         compute_s, reached = 0.0, 0
         with self._guarded():
             for step in self._recompute(state, start, should_stop, draft):
@@ -316,7 +315,7 @@ class EditSession:
         below = None if cursor == Spot() else text[place.offset :]
         above = text[: place.offset].removeprefix(BOM) + place.opening
         edges = last.edges.moved(edit) if last and edit else Edges()
-        return self._prompts.build(above, below, edges, context, last, heal=True)
+        return self._prompts.build(above, below, edges, context, last, healing=True)
 
     def _plan(self, state: _State, prompt: Prompt) -> Plan:
         """Plan the way from the cached prompt to a new one."""
@@ -333,7 +332,7 @@ class EditSession:
             anchor=prompt.anchor,
             exact=state.stale_from,
         )
-        plan = state.engine.plan(self._strategy.name, alignment, repair)
+        plan = state.engine.plan(self._strategy_name, alignment, repair)
         if not plan.rotate:
             # The other strategies are baselines: they have what their namesakes have.
             return plan
@@ -342,20 +341,21 @@ class EditSession:
 
     def _decoding_of(self, prompt: Prompt, cursor: Spot) -> Decoding:
         """Return how the line after a prompt is decoded."""
-        tokenizer, healed = self.model.tokenizer, prompt.taken
-        forced = None
-        if healed.token_ids:
-            forced = ForcedPrefix(
-                healed.text,
-                len(healed.token_ids),
-                tokenizer.tokens_starting_with,
-                lambda token_id: tokenizer.pieces((token_id,))[0],
-            )
-        return replace(self._decoding, forced=forced, rest_of_line=cursor.completes_line)
+        tokenizer, healed = self.model.tokenizer, prompt.healed
+        decoding = replace(self._decoding, rest_of_line=cursor.completes_line)
+        if not healed.token_ids:
+            return decoding
+        forced = ForcedPrefix(
+            healed.text,
+            tokenizer.tokens_starting_with,
+            lambda token_id: tokenizer.pieces((token_id,))[0],
+        )
+        max_tokens = decoding.max_tokens + len(healed.token_ids)
+        return replace(decoding, forced=forced, max_tokens=max_tokens)
 
     def _draft(self, draft: tuple[int, ...], prompt: Prompt) -> tuple[int, ...]:
         """Return a draft that spells what healing took back: the last line, or just that."""
-        healed = prompt.taken
+        healed = prompt.healed
         if not healed.token_ids:
             return draft
         spelled = b"".join(self.model.tokenizer.pieces(draft))
@@ -367,7 +367,8 @@ class EditSession:
         cursor: Spot,
         context: Sequence[ContextFile],
         on_progress: OnProgress | None,
-        max_tokens: int | None = None,
+        *,
+        predicts: bool = True,
     ) -> Prediction:
         """Encode a text from scratch, chunk by chunk, and decode."""
         began = perf_counter()
@@ -375,7 +376,8 @@ class EditSession:
         prompt = self._prompt(text, cursor, place, context)
         tokenized = perf_counter()
         decoding = self._decoding_of(prompt, cursor)
-        decoding = replace(decoding, max_tokens=max_tokens or decoding.max_tokens)
+        if not predicts:
+            decoding = replace(decoding, max_tokens=1)
         length = len(prompt.token_ids)
         plan = make_plan("full", Alignment(0, length, ()))
         with self._guarded():

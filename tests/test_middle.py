@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
 from pie_cli.errors import CacheCapacityError
-from pie_cli.plan.sides import FRESH_BETWEEN_HOLES
+from pie_cli.plan.repair import FRESH_BETWEEN_HOLES
 from pie_cli.prompt.assembly import CONTEXT_SHARE, ContextFile
 from pie_cli.prompt.fim import PSM, SPM
 from pie_cli.session import EditSession

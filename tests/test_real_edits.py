@@ -13,8 +13,7 @@ from pie_cli.engine.edited import execute
 from pie_cli.engine.forward import encode
 from pie_cli.engine.slots import SlotCache
 from pie_cli.models.loading import load
-from pie_cli.plan.alignment import align
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import align, make_plan
 from pie_cli.prompt.assembly import PromptBuilder
 
 CASES = Path(__file__).parents[2] / "shared" / "data" / "edits" / "cases_python.jsonl.gz"

@@ -22,8 +22,7 @@ from pie_cli.engine.protocol import (
     ShouldStop,
     never,
 )
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import Plan, make_plan
+from pie_cli.plan.plan import Alignment, Plan, make_plan
 from pie_cli.prompt.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parent.parent

@@ -11,8 +11,7 @@ from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
 from pie_cli.engine.forward import encode
 from pie_cli.errors import CacheCapacityError, InputError
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import Alignment, make_plan
 from pie_cli.plan.strategies import DEFAULT_STRATEGY
 from pie_cli.session import EditSession
 from pie_cli.text.edit import Edit, LineHunk, diff_lines

@@ -168,7 +168,7 @@ def take(
             return line, "end"
         if _line([one.token_id for one in line], decoding)[1]:
             return line, "newline"
-        if len(line) >= decoding.limit:
+        if len(line) >= decoding.max_tokens:
             return line, "max_tokens"
     return line, None
 

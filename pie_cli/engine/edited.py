@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pie_cli.engine.clock import stamp
 from pie_cli.engine.decode import FirstPass, decode_line
+from pie_cli.engine.device import memory_sufficing, stamp
 from pie_cli.engine.forward import encode, segments
 from pie_cli.engine.layers import StoredRun
 from pie_cli.engine.logits import LogitRows
-from pie_cli.engine.memory import memory_sufficing
 from pie_cli.engine.model import CausalModel
 from pie_cli.engine.prefix_cache import PrefixCache
 from pie_cli.engine.protocol import (
@@ -25,8 +24,7 @@ from pie_cli.engine.protocol import (
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.errors import CacheCapacityError
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import Plan, make_plan
+from pie_cli.plan.plan import Alignment, Plan, make_plan
 
 MIN_SNAPSHOT_BYTES = 64 << 20
 """Snapshots may take as much memory as the cache itself, or this if that is more."""
@@ -171,7 +169,7 @@ class EditedEngine:
         self, plan: Plan, token_ids: Sequence[int], decoding: Decoding, draft: Sequence[int] = ()
     ) -> Line:
         """Execute a plan in one pass and predict the line that follows."""
-        draft = tuple(draft[: decoding.limit - 1])
+        draft = tuple(draft[: decoding.max_tokens - 1])
         snapshots: tuple[StoredRun, ...] = ()
         if plan.snapshots and self._snapshots:
             snapshots = self._snapshots.find(token_ids, plan.snapshots[0].start)

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import Plan
+from pie_cli.plan.plan import Alignment, Plan
 
 StoppedBy: TypeAlias = Literal["newline", "end", "max_tokens", "interrupted"]
 ShouldStop: TypeAlias = Callable[[], bool]
@@ -44,14 +43,12 @@ class ForcedPrefix:
 
     Attributes:
         text: as decoded tokens give it.
-        tokens: that it had in the prompt.
         allowed: the token ids that begin with some bytes, or that these begin with; no control
             tokens among them.
         spell: the bytes that a token id adds to a text.
     """
 
     text: str
-    tokens: int
     allowed: Callable[[bytes], Sequence[int]]
     spell: Callable[[int], bytes]
 
@@ -63,7 +60,7 @@ class Decoding:
     Attributes:
         detokenize: turns generated token ids into their exact text.
         eos_ids: tokens that end the text.
-        max_tokens: generated tokens at most, at least 1.
+        max_tokens: generated tokens at most, at least 1, those that spell a forced prefix included.
         should_stop: asked before each pass but the first; a newer save ends the line early.
         rest_of_line: whether the line ends at the first newline, as one does that was begun before
             the prompt's end; else blank lines come before its content.
@@ -76,11 +73,6 @@ class Decoding:
     should_stop: ShouldStop = never
     rest_of_line: bool = False
     forced: ForcedPrefix | None = None
-
-    @property
-    def limit(self) -> int:
-        """Tokens to generate at most, those included that spell the forced prefix."""
-        return self.max_tokens + (self.forced.tokens if self.forced else 0)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pie_cli.engine.forward import encode
 from pie_cli.engine.model import CausalModel
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
-from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import Alignment
 from pie_cli.plan.strategies import Budget
 
 SHARE_PCT = 15

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pie_cli.editable import PreparedModel
 from pie_cli.engine.edited import Executed, execute
 from pie_cli.engine.slots import SlotCache
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import Plan, make_plan
+from pie_cli.plan.plan import Alignment, Plan, make_plan
 from pie_cli.plan.strategies import Evict, Strategy
 from pie_cli.text.matching import KeptRun
 

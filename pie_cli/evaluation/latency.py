@@ -26,7 +26,7 @@ import torch
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
 from pie_cli.engine.attention import stock_attention
-from pie_cli.engine.clock import stamp
+from pie_cli.engine.device import stamp
 from pie_cli.engine.model import CausalModel
 from pie_cli.errors import CacheCapacityError
 from pie_cli.evaluation.workload import (

@@ -17,7 +17,7 @@ from pie_cli.evaluation.cutting import head_of, window
 from pie_cli.evaluation.outcomes import Outcome, Record
 from pie_cli.evaluation.runner import changed_tokens, moved_tokens
 from pie_cli.evaluation.trial import FULL, Laboratory, Question, Trial, outcome
-from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import Alignment
 from pie_cli.plan.strategies import Strategy
 from pie_cli.prompt.window import Edges
 from pie_cli.text.edit import Edit, split_lines

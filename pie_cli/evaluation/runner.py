@@ -7,7 +7,7 @@ from pie_cli.evaluation.cases import EvalCase
 from pie_cli.evaluation.cutting import PromptPair, cut
 from pie_cli.evaluation.outcomes import Outcome, Record
 from pie_cli.evaluation.trial import FULL, Laboratory, Question, Trial, outcome
-from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import Alignment
 from pie_cli.plan.strategies import Strategy
 
 

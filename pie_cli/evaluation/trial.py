@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pie_cli.editable import PreparedModel
-from pie_cli.engine.clock import stamp
 from pie_cli.engine.decode import FirstPass, decode_line
+from pie_cli.engine.device import stamp
 from pie_cli.engine.edited import EditedEngine, Executed, _Steps, execute
 from pie_cli.engine.forward import encode
 from pie_cli.engine.logits import LogitRows
@@ -25,8 +25,7 @@ from pie_cli.evaluation.metrics import (
     next_token_kl,
 )
 from pie_cli.evaluation.outcomes import Outcome
-from pie_cli.plan.alignment import Alignment, align
-from pie_cli.plan.plan import Plan, make_plan
+from pie_cli.plan.plan import Alignment, Plan, align, make_plan
 from pie_cli.plan.repair import repair_positions
 from pie_cli.plan.strategies import Strategy, parse
 from pie_cli.timing import elapsed_ms

@@ -7,11 +7,10 @@ from pathlib import PurePath
 from typing import Final, Literal, TypeAlias
 
 from pie_cli.errors import CacheCapacityError
-from pie_cli.plan.sides import Sides
+from pie_cli.plan.repair import Sides
 from pie_cli.prompt.fim import FimFormat, Layout, Order, Part
-from pie_cli.prompt.healing import NOTHING, Taken, take_back
 from pie_cli.prompt.incremental import TokenizedText
-from pie_cli.prompt.tokenizer import TextTokenizer
+from pie_cli.prompt.tokenizer import UNHEALED, Healed, TextTokenizer, heal
 from pie_cli.prompt.window import CHARS_PER_TOKEN, Edges, Side, fit
 from pie_cli.text.cursor import line_offset
 
@@ -54,7 +53,7 @@ class Prompt:
         dropped_below: lines below the window, left out.
         sides: the token positions that the text on both sides of the spot takes up; the prediction
             continues the prefix, so its stop is the prompt's anchor.
-        taken: what was taken back from the prefix's end.
+        healed: what was left out at the prefix's end.
         context: paths of the other files that are in it.
         parts: each part as tokenized text, for the next prompt to follow.
     """
@@ -64,7 +63,7 @@ class Prompt:
     edges: Edges = field(default_factory=Edges)
     dropped_below: int = 0
     sides: Sides = field(default_factory=Sides)
-    taken: Taken = NOTHING
+    healed: Healed = UNHEALED
     context: tuple[str, ...] = ()
     parts: Mapping[str, TokenizedText] = field(default_factory=dict, repr=False)
 
@@ -132,7 +131,7 @@ class PromptBuilder:
         context: Sequence[ContextFile] = (),
         last: Prompt | None = None,
         *,
-        heal: bool = False,
+        healing: bool = False,
     ) -> Prompt:
         """Return the prompt for a spot.
 
@@ -143,7 +142,7 @@ class PromptBuilder:
             edges: the last prompt's, moved along with the text.
             context: other files, in their order.
             last: the prompt before, whose parts are followed at the cost of what changed.
-            heal: take tokens back from the prefix that might merge with what follows; the
+            healing: leave out the prefix's last tokens that might merge with what follows; the
                 prediction has to spell their text first.
         """
         form: Form = "plain" if behind is None else self._order
@@ -161,8 +160,8 @@ class PromptBuilder:
                 _keep_to(below, behind, edges.bottom - before.count("\n"))
         fit(above, below, room - len(others))
         prefix = above.part
-        taken = take_back(self._tokenizer, prefix.text, prefix.token_ids) if heal else NOTHING
-        prefix_ids = prefix.token_ids[: len(prefix.token_ids) - len(taken.token_ids)]
+        healed = heal(self._tokenizer, prefix.text, prefix.token_ids) if healing else UNHEALED
+        prefix_ids = prefix.token_ids[: len(prefix.token_ids) - len(healed.token_ids)]
         suffix_ids = below.part.token_ids if below else []
         start = [*self._bos, *others] if others else self._bos
         token_ids, spans = self._laid_out(self._layouts[form], start, prefix_ids, suffix_ids)
@@ -172,7 +171,7 @@ class PromptBuilder:
             edges=_edges(before, behind, above, below),
             dropped_below=_lines(behind[below.span.stop :]) if behind and below else 0,
             sides=Sides(spans["prefix"], spans.get("suffix", range(0))),
-            taken=taken,
+            healed=healed,
             context=paths,
             parts={
                 name: part

@@ -9,10 +9,11 @@ the edit (`incremental`). Without such a proof the whole text is tokenized each 
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tokenizers import Tokenizer
 
@@ -30,6 +31,9 @@ MAX_TOKEN_CHARS = 256
 
 MAX_LINE_CHARS = 2_000
 """Characters beyond which a line's ids are not kept: minified files would fill the memory."""
+
+_MAX_HEALED: Final = 16
+"""Tokens healed at most: a longer stretch is no end of a word, nor a run of blanks."""
 
 # Tokens that steer a model, by their looks: several tokenizers do not flag theirs as special.
 _CONTROL = re.compile(
@@ -205,13 +209,60 @@ class TextTokenizer:
         return tuple(self._tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
 
 
-def splits_at_newlines(state: Mapping[str, Any]) -> bool:
-    r"""Tell whether a tokenizer's parts prove that text can be tokenized line by line.
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """Healed tokens: those at a prompt's end that might merge with what follows.
+
+    They are left out of the prompt, and the prediction has to spell their text first.
+
+    Attributes:
+        text: as it is in the file.
+        token_ids: as the prompt would have had them.
+    """
+
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+
+
+UNHEALED: Final = Healed()
+
+
+def heal(tokenizer: TextTokenizer, text: str, token_ids: Sequence[int]) -> Healed:
+    """Find the last tokens of a text that might be others, did the text go on.
+
+    They are those that reach into the longest end of the text with which a longer token begins: no
+    token that crosses the text's end could begin before it.
 
     Args:
-        state: the tokenizer as its JSON form.
+        tokenizer: the model's.
+        text: before the cursor.
+        token_ids: of it.
     """
-    return Cuts(state).behind("\n")
+    if not text or not token_ids or (tokenizer.by_line and text.endswith("\n")):
+        return UNHEALED
+    open_bytes = tokenizer.open_end(text)
+    if not open_bytes:
+        return UNHEALED
+    taken = b""
+    for count in range(1, min(_MAX_HEALED, len(token_ids)) + 1):
+        piece = tokenizer.pieces(token_ids[len(token_ids) - count : len(token_ids) - count + 1])[0]
+        taken = piece + taken
+        if len(taken) < open_bytes:
+            continue
+        spelled = _decoded(taken)
+        if spelled is not None:
+            # A tokenizer that changes its text cannot be asked for it again.
+            fits = text.endswith(spelled)
+            return Healed(spelled, tuple(token_ids[-count:])) if fits else UNHEALED
+    return UNHEALED
+
+
+def _decoded(taken: bytes) -> str | None:
+    """Return the text of some bytes, None where they begin or end within a character."""
+    try:
+        return taken.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _backend(tokenizer: Tokenizer | HasBackend) -> Tokenizer:

@@ -17,7 +17,7 @@ from pie_cli.engine.gate.check import run_gate
 from pie_cli.engine.protocol import RecomputeStep
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
-from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import Alignment
 from pie_cli.text.matching import KeptRun
 
 VOCABULARY = 97

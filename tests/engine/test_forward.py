@@ -10,8 +10,7 @@ from pie_cli.engine.edited import execute
 from pie_cli.engine.forward import encode
 from pie_cli.engine.rope import LayerRotation, ModelRotation
 from pie_cli.engine.slots import SlotCache
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import Alignment, make_plan
 from pie_cli.text.matching import KeptRun
 from tests.engine.helpers import (
     EDITS,

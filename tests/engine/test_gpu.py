@@ -6,8 +6,7 @@ import torch
 from pie_cli.engine.edited import EditedEngine, execute
 from pie_cli.engine.gate.check import run_gate
 from pie_cli.engine.slots import SlotCache
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import Alignment, make_plan
 from tests.engine.helpers import (
     EDITS,
     N_TOKENS,

@@ -17,7 +17,7 @@ from pie_cli.engine.plain.model import PlainState, find_ability, whole_logits
 from pie_cli.engine.plain.threshold import ThresholdEngine
 from pie_cli.engine.protocol import Decoding, Line
 from pie_cli.engine.slots import SlotCache
-from pie_cli.plan.alignment import Alignment
+from pie_cli.plan.plan import Alignment
 from pie_cli.text.matching import KeptRun
 from tests.engine.families import FALLING_BACK, build, falling_back
 from tests.engine.helpers import random_ids

@@ -12,8 +12,7 @@ from pie_cli.engine.layers import StoredRun
 from pie_cli.engine.prefix_cache import PrefixCache
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import CacheIntegrityError, SlotCache
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import Plan, make_plan, restoring
+from pie_cli.plan.plan import Alignment, Plan, make_plan, restoring
 from pie_cli.text.matching import KeptRun
 from tests.engine.helpers import (
     EDITS,

@@ -10,8 +10,7 @@ from pie_cli.engine.edited import EditedEngine, execute
 from pie_cli.engine.gate.check import run_gate
 from pie_cli.engine.protocol import Decoding
 from pie_cli.engine.slots import SlotCache
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import Alignment, make_plan
 from pie_cli.text.matching import KeptRun
 
 STAND_IN = Path(__file__).parents[3] / "shared" / "models" / "stand-in-6m"

@@ -5,8 +5,7 @@ import torch
 from pie_cli.editable import PreparedModel
 from pie_cli.engine.edited import execute
 from pie_cli.evaluation.deviation import LAYERS, deviating_positions
-from pie_cli.plan.alignment import align
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import align, make_plan
 from pie_cli.plan.strategies import Budget
 from tests.conftest import SOURCE
 from tests.evaluation.test_eviction import cached

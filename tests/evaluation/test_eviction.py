@@ -7,8 +7,7 @@ from pie_cli.editable import PreparedModel
 from pie_cli.engine.forward import encode
 from pie_cli.engine.slots import SlotCache
 from pie_cli.evaluation.eviction import kept_runs, run
-from pie_cli.plan.alignment import align
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import align, make_plan
 from pie_cli.plan.strategies import Evict, parse
 from pie_cli.text.matching import KeptRun
 from tests.conftest import SOURCE

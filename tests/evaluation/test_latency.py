@@ -17,8 +17,7 @@ from pie_cli.evaluation.workload import (
     source_lines,
     without_last_lines,
 )
-from pie_cli.plan.alignment import align
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import align, make_plan
 from pie_cli.plan.strategies import BENCHED
 from pie_cli.session import EditSession
 

@@ -13,8 +13,7 @@ from pie_cli.evaluation.metrics import next_token_kl
 from pie_cli.evaluation.outcomes import Outcome, Record, record_from_json, record_to_json
 from pie_cli.evaluation.runner import CaseRunner, changed_tokens, moved_tokens
 from pie_cli.evaluation.trial import FULL, Laboratory
-from pie_cli.plan.alignment import Alignment, align
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import Alignment, align, make_plan
 from pie_cli.plan.strategies import parse
 from pie_cli.session import EditSession, Settings
 from pie_cli.text.matching import KeptRun

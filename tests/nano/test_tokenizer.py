@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from pie_cli.models.nano.tokenizer import SPECIAL_TOKENS, save_tokenizer, special_ids
 from pie_cli.models.registry import EMBEDDED_FOLDER
-from pie_cli.prompt.tokenizer import splits_at_newlines
+from pie_cli.prompt.cuts import Cuts
 
 
 @pytest.fixture(scope="session", params=["trained here", "embedded"])
@@ -46,7 +46,7 @@ def test_a_newline_is_a_token_of_its_own(saved: Path) -> None:
     (newline,) = tokenizer.encode("\n").ids
     for token, token_id in tokenizer.get_vocab().items():
         assert ("Ċ" in token) == (token_id == newline)
-    assert splits_at_newlines(json.loads(tokenizer.to_str()))
+    assert Cuts(json.loads(tokenizer.to_str())).behind("\n")
 
 
 def test_digits_stand_alone(saved: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pie_cli.plan import alignment
-from pie_cli.plan.alignment import Alignment, align
+from pie_cli.plan import plan as alignment
+from pie_cli.plan.plan import Alignment, align
 from pie_cli.text import edit, matching
 from pie_cli.text.edit import LineHunk, diff_lines, split_lines
 from pie_cli.text.matching import MIN_RUN, KeptRun

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pie_cli.errors import InputError
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import Alignment, make_plan
 from pie_cli.plan.strategies import BASES
 from pie_cli.text.matching import KeptRun
 from tests.engine.helpers import EDITS, N_TOKENS, alignment_of, random_ids

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pie_cli.plan.alignment import Alignment, align
+from pie_cli.plan.plan import Alignment, align
 from pie_cli.plan.repair import repair_positions
 from pie_cli.plan.strategies import parse
 from pie_cli.text.matching import KeptRun

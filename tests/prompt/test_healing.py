@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pie_cli.prompt.healing import NOTHING, take_back
+from pie_cli.prompt.tokenizer import UNHEALED, heal
 from tests.prompt.kinds import PROVEN, sources, tokenizer_of
 
 KINDS = (*PROVEN, "sentencepiece")
@@ -33,7 +33,7 @@ def test_what_is_left_begins_the_whole_text_as_well(kind: str) -> None:
     pairs = cuts(5, 120)
     for before, behind in pairs:
         ids, whole = tokenizer.encode(before), tokenizer.encode(before + behind)
-        taken = take_back(tokenizer, before, ids)
+        taken = heal(tokenizer, before, ids)
         left = ids[: len(ids) - len(taken.token_ids)]
         assert before.endswith(taken.text)
         assert list(taken.token_ids) == ids[len(left) :]
@@ -47,13 +47,13 @@ def test_what_is_left_begins_the_whole_text_as_well(kind: str) -> None:
 def test_nothing_is_taken_back_where_no_token_crosses_a_newline() -> None:
     tokenizer = tokenizer_of("pie-nano")
     for text in ("import os\n", "def f():\n\n\n", "    x = 1\r\n", ""):
-        assert take_back(tokenizer, text, tokenizer.encode(text)) == NOTHING
+        assert heal(tokenizer, text, tokenizer.encode(text)) == UNHEALED
 
 
 def test_a_run_of_newlines_is_taken_back_where_it_could_grow() -> None:
     tokenizer = tokenizer_of("llama-3")
     text = "import os\n\n"
-    taken = take_back(tokenizer, text, tokenizer.encode(text))
+    taken = heal(tokenizer, text, tokenizer.encode(text))
     assert taken.text.strip("\n") == ""
     assert taken.text
 
@@ -61,7 +61,7 @@ def test_a_run_of_newlines_is_taken_back_where_it_could_grow() -> None:
 def test_a_character_is_taken_back_whole_or_not_at_all() -> None:
     tokenizer = tokenizer_of("gpt-2")
     for text in ("x = '\U0001f600", "漢字", "# é", "가" * 30):
-        taken = take_back(tokenizer, text, tokenizer.encode(text))
+        taken = heal(tokenizer, text, tokenizer.encode(text))
         assert text.endswith(taken.text)
         assert "\ufffd" not in taken.text
 
@@ -70,4 +70,4 @@ def test_a_text_that_the_tokenizer_changes_is_left_alone() -> None:
     """It could not be spelled as the file has it."""
     tokenizer = tokenizer_of("qwen2.5")
     text = "e\u0301"
-    assert take_back(tokenizer, text, tokenizer.encode(text)) == NOTHING
+    assert heal(tokenizer, text, tokenizer.encode(text)) == UNHEALED

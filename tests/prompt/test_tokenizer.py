@@ -11,7 +11,8 @@ from tokenizers import pre_tokenizers as pre
 
 from pie_cli.errors import ModelError
 from pie_cli.prompt import tokenizer as tokens
-from pie_cli.prompt.tokenizer import TextTokenizer, splits_at_newlines
+from pie_cli.prompt.cuts import Cuts
+from pie_cli.prompt.tokenizer import TextTokenizer
 
 CORPUS = [
     "def add(a, b):\n    return a + b\n\n\nclass Sum:\n\t'''é ü 漢字'''\n",
@@ -165,13 +166,13 @@ def test_added_tokens_that_reach_over_lines_forbid_tokenizing_by_line(
 )
 def test_parts_that_break_the_proof(change: dict[str, Any]) -> None:
     state = json.loads(BY_LINE["lines, words"].to_str())
-    assert splits_at_newlines(state)
-    assert not splits_at_newlines(state | change)
-    assert splits_at_newlines(state | {"normalizer": {"type": "Sequence", "normalizers": []}})
+    assert Cuts(state).behind("\n")
+    assert not Cuts(state | change).behind("\n")
+    assert Cuts(state | {"normalizer": {"type": "Sequence", "normalizers": []}}).behind("\n")
     for step in ({"type": "Metaspace"}, {"type": "Unknown"}):
         steps = [*state["pre_tokenizer"]["pretokenizers"], step]
         last = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
-        assert not splits_at_newlines(state | last)
+        assert not Cuts(state | last).behind("\n")
 
 
 @pytest.mark.parametrize(
@@ -207,10 +208,10 @@ def test_parts_that_break_the_proof(change: dict[str, Any]) -> None:
 def test_only_regexes_that_keep_newlines_apart_are_taken(regex: str, expected: bool) -> None:
     state = json.loads(BY_LINE["lines, words"].to_str())
     split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-    assert splits_at_newlines(state | {"pre_tokenizer": split}) is expected
+    assert Cuts(state | {"pre_tokenizer": split}).behind("\n") is expected
     merged = split | {"behavior": "MergedWithNext"}
-    assert not splits_at_newlines(state | {"pre_tokenizer": merged})
-    assert not splits_at_newlines(state | {"pre_tokenizer": split | {"invert": True}})
+    assert not Cuts(state | {"pre_tokenizer": merged}).behind("\n")
+    assert not Cuts(state | {"pre_tokenizer": split | {"invert": True}}).behind("\n")
 
 
 @pytest.mark.parametrize("special", [True, False])

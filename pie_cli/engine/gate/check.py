@@ -13,7 +13,7 @@ from pie_cli.engine.attention import (
     takes_mask,
     uninstall,
 )
-from pie_cli.engine.clock import stamp
+from pie_cli.engine.device import stamp
 from pie_cli.engine.gate.key_fit import encode_shifted, fit_layers
 from pie_cli.engine.gate.memory import recall, remember
 from pie_cli.engine.gate.output_checks import (

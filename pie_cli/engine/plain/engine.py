@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 
 from typing_extensions import override
 
-from pie_cli.engine.clock import stamp
 from pie_cli.engine.decode import FirstPass, decode_line
+from pie_cli.engine.device import memory_sufficing, stamp
 from pie_cli.engine.edited import chunk_tokens_for
 from pie_cli.engine.forward import segments
 from pie_cli.engine.gate.verdicts import PlainAbility
 from pie_cli.engine.logits import LogitRows
-from pie_cli.engine.memory import memory_sufficing
 from pie_cli.engine.model import CausalModel
 from pie_cli.engine.plain.model import PlainState
 from pie_cli.engine.protocol import (
@@ -22,8 +21,7 @@ from pie_cli.engine.protocol import (
     ShouldStop,
     never,
 )
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import Plan, make_plan
+from pie_cli.plan.plan import Alignment, Plan, make_plan
 from pie_cli.text.matching import KeptRun
 
 # Tokens that are rather appended one by one than encoded with all before them: a pass over one

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from pie_cli.engine.attention import NAME, implementation, stock_attention
-from pie_cli.engine.clock import stamp
 from pie_cli.engine.decode import Choice, line_text, take
+from pie_cli.engine.device import stamp
 from pie_cli.engine.forward import keeps_logits
 from pie_cli.engine.gate.key_fit import relative_error, tolerance_of
 from pie_cli.engine.gate.verdicts import PlainAbility, UnusableModel

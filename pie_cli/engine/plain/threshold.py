@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from typing_extensions import override
 
+from pie_cli.engine.device import memory_sufficing
 from pie_cli.engine.edited import EditedEngine
 from pie_cli.engine.gate.verdicts import PlainAbility
-from pie_cli.engine.memory import memory_sufficing
 from pie_cli.engine.model import CausalModel
 from pie_cli.engine.plain.engine import PlainEngine
 from pie_cli.engine.plain.model import generate, whole_logits
@@ -21,8 +21,7 @@ from pie_cli.engine.protocol import (
     ShouldStop,
     never,
 )
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import Plan, make_plan
+from pie_cli.plan.plan import Alignment, Plan, make_plan
 
 # Beyond the limit every frequency may depend on the length, so nothing is kept from one prompt to
 # the next, and a prompt is encoded in one pass: its first chunk alone would be below the limit.

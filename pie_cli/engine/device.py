@@ -1,6 +1,7 @@
-"""A lack of memory, named as such."""
+"""What the engine asks of a device: time stamps that wait for it, its lack of memory named."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,3 +29,12 @@ def memory_sufficing() -> Iterator[None]:
         raise CacheCapacityError(
             "the device has no memory left for the cache", "lower --context-tokens"
         ) from error
+
+
+def stamp(device: torch.device) -> float:
+    """Return `time.perf_counter()` in seconds once all work queued on `device` is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
