@@ -3,6 +3,7 @@
 Heavy modules are imported by the command that runs, so that `--help` and `--version` are quick.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 @contextmanager
@@ -38,13 +40,15 @@ def reporting(*, debug: bool) -> Iterator[None]:
     """Turn what goes wrong into one or two lines on stderr and the documented exit code."""
     try:
         yield
+        # What waits in a buffer would fail when nobody is there any more to say so.
+        sys.stdout.flush()
     except PieError as error:
         _fail(error.cause, error.remedy, error.exit_code, debug=debug)
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
     except BrokenPipeError:
         # The reader of our output went away: nothing is left to say, nor anyone to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         raise typer.Exit(ExitCode.FAILURE) from None
     except ImportError as error:
         _fail(
@@ -54,12 +58,25 @@ def reporting(*, debug: bool) -> Iterator[None]:
             debug=debug,
         )
     except Exception as error:  # noqa: BLE001 (the last resort, and it says so)
+        if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
+            _abandon_output()
+            _fail(
+                f"the output cannot be written: {error.strerror}",
+                "make room, or send it elsewhere",
+                ExitCode.FAILURE,
+                debug=debug,
+            )
         _fail(
             f"internal error: {type(error).__name__}: {error}".splitlines()[0],
             "please report it, with what --debug shows",
             ExitCode.FAILURE,
             debug=debug,
         )
+
+
+def _abandon_output() -> None:
+    """Let what waits in stdout's buffer go nowhere: Python would try again at the end, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -81,7 +98,7 @@ def importing() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _fail(cause: str, remedy: str, code: ExitCode, *, debug: bool) -> None:
+def _fail(cause: str, remedy: str, code: ExitCode, *, debug: bool) -> NoReturn:
     from pie_cli.cli.render import Renderer
 
     if debug:
@@ -464,4 +481,10 @@ def models_pull(
 
 def main() -> None:
     """Run the command line; the entry point of `pie`."""
-    app()
+    try:
+        with reporting(debug=False):
+            if sys.stdout is None:
+                raise PieError("stdout is closed, so nothing could be shown", "give it a reader")
+            app()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)

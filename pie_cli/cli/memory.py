@@ -12,7 +12,7 @@ _UNITS = {
     for power, letter in enumerate("KMGT", start=1)
     for unit, base in ((letter, 1024), (f"{letter}B", 1000), (f"{letter}IB", 1024))
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT](?:I?B)?)", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT](?:I?B)?)", re.IGNORECASE)
 
 # An accelerator's memory is there for the model; a machine's is also for the editor.
 _SHARE = {"cpu": 0.25, "cuda": 0.5, "mps": 0.25}

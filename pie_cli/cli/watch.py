@@ -21,11 +21,11 @@ from pie_cli.config import Settings
 from pie_cli.errors import InputError
 from pie_cli.session import OnProgress
 from pie_cli.text.cursor import Spot
-from pie_cli.watching.files import FileDocuments, read_source, shown_path
+from pie_cli.watching.files import FileDocuments, shown_path
 from pie_cli.watching.watcher import Watcher, watch
 from pie_cli.workspace.context import BUDGET_SHARE, Context
 from pie_cli.workspace.documents import Document, Documents
-from pie_cli.workspace.events import Event
+from pie_cli.workspace.events import Event, Noted
 from pie_cli.workspace.pool import SessionPool
 from pie_cli.workspace.workspace import Workspace
 
@@ -99,8 +99,9 @@ def watch_paths(
         with interrupts.allowed():
             # A wrong path or spot shows before a model is loaded or even fetched.
             targets = find_targets(paths, options.context)
-            if targets.files:
-                Spot.parse(settings.at).offset(read_source(targets.files[0]))
+            named = targets.first_named()
+            if named is not None:
+                Spot.parse(settings.at).offset(named[1])
             opened = open_model(settings, renderer)
         # The watch is set before the texts are read, so that no save falls in between.
         with watch(
@@ -112,7 +113,7 @@ def watch_paths(
             documents = Documents(stop)
             pool = SessionPool(opened.model, settings, _cache_limit(options, opened))
             budget = _context_budget(options, settings, opened)
-            first, named = _read_all(targets, documents)
+            first = _read_all(targets, documents)
             if first is not None:
                 # Refuses settings that leave no room for text.
                 pool.use(show(first.path))
@@ -132,11 +133,18 @@ def watch_paths(
                 progress=partial(_encoding, renderer),
             )
             report.started(_beginning(targets, opened, pool, changes, show))
-            events = workspace.events(first, must_open=bool(targets.files))
             tell = partial(_tell, workspace, tally, report)
+            for path in targets.awaited:
+                what, then = f"{show(path)} is not there yet", "its first save will be answered"
+                tell(Noted(InputError(what, then)))
+            must_open = first is not None and first.path in targets.files
+            events = workspace.events(first, must_open=must_open)
             try:
                 with FileDocuments(
-                    changes, documents, named=named, shortfall=lambda: changes.shortfall
+                    changes,
+                    documents,
+                    named=[*targets.files, *targets.context],
+                    shortfall=lambda: changes.shortfall,
                 ):
                     _follow(events, tell, interrupts)
             except KeyboardInterrupt:
@@ -171,19 +179,11 @@ def _tell(workspace: Workspace, tally: Tally, report: Report, event: Event) -> N
     workspace.told(event)
 
 
-def _read_all(targets: Targets, documents: Documents) -> tuple[Document | None, list[Path]]:
-    """Read all files that the user named, and what to predict in first.
-
-    Returns:
-        The first document, and the named files.
-    """
-    texts = targets.texts()
-    opened = {path: documents.open(path, text) for path, text in texts.items()}
+def _read_all(targets: Targets, documents: Documents) -> Document | None:
+    """Read all files that the user named, and return what to predict in first."""
+    opened = {path: documents.open(path, text) for path, text in targets.texts().items()}
     first = targets.first()
-    if first is None:
-        return None, list(texts)
-    path, text = first
-    return opened.get(path) or documents.open(path, text), list(texts)
+    return first and (opened.get(first[0]) or documents.open(*first))
 
 
 def _beginning(

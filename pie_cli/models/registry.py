@@ -82,7 +82,7 @@ def resolve(name: str) -> ModelSource:
         return ModelSource(name, Origin.EMBEDDED, str(EMBEDDED_FOLDER))
     if name in ALIASES:
         return ModelSource(name, Origin.HUB, ALIASES[name])
-    path = Path(name).expanduser()
+    path = _path(name)
     if name and path.is_dir():
         return ModelSource(name, Origin.FOLDER, str(path))
     if name and path.is_file():
@@ -94,6 +94,22 @@ def resolve(name: str) -> ModelSource:
     if _looks_like_path(name):
         raise ModelError(f"there is no folder {_shown(name)}", remedy())
     raise ModelError(f"{name!r} is no model's name", remedy())
+
+
+def _path(name: str) -> Path:
+    """Return the path that a name would be, were it one.
+
+    Raises:
+        ModelError: no path can be called so, or it cannot be looked at.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        # A RuntimeError is about a home that nobody knows.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"no model is found at {_shown(name)}: {reason}", remedy()) from None
+    return path
 
 
 def shape_of(source: ModelSource) -> Shape:

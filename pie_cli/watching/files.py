@@ -1,6 +1,7 @@
 """The user's files, read and never written; as they change, documents."""
 
 import errno
+import os
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterable
@@ -19,6 +20,10 @@ _NO_SUCH_PATH = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 class NotText(InputError):
     """A file holds something else than text."""
+
+
+class MissingFile(InputError):
+    """There is no such file."""
 
 
 def read_source(path: Path) -> str:
@@ -47,7 +52,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"there is no file {path}", "check the path") from None
+        raise MissingFile(f"there is no file {path}", "check the path") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder", "name a file in it") from None
     except OSError as error:
@@ -77,6 +82,18 @@ def read_watched(path: Path, named: bool) -> str:
                 "name the file itself to have it watched all the same",
             )
     return read_source(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; one that cannot be looked at is none."""
+    with suppress(OSError):
+        return path.is_dir()
+    return False
+
+
+def real_path(path: Path) -> Path:
+    """Return a path without symbolic links, as far as it can be followed: also one in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def shown_path(path: Path) -> str:

@@ -65,7 +65,8 @@ class SourceTree:
 
     def settle(self) -> None:
         """Find out where the folder lies now."""
-        self.real = self.path.resolve()
+        # Unlike `resolve`, it gives up on a circle of links in peace.
+        self.real = Path(os.path.realpath(self.path))
         self._rules = IgnoreRules(self.real)
 
     def given(self, real: Path) -> Path:

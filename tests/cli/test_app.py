@@ -1,8 +1,10 @@
 """The `pie` command before any command runs: help, and Ctrl-C while modules are imported."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -64,6 +66,34 @@ main()
     assert len(result.stderr.splitlines()) == 2
     assert "torch" in result.stderr
     assert "install pie again" in result.stderr
+
+
+def pie(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `pie` by a shell, for its redirections."""
+    return subprocess.run(
+        ["sh", "-c", f'"$0" -m pie_cli {command}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--version", "--help", "watch --help", "models --json"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_device_after_stdout_is_two_lines_on_stderr(command: str, unbuffered: str) -> None:
+    result = pie(f"{command} >/dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert result.returncode == ExitCode.FAILURE
+    assert result.stderr.splitlines()[0].startswith("pie: the output cannot be written: No space")
+    assert len(result.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("command", ["--version", "complete --json x.py", "watch x.py"])
+def test_a_closed_stdout_is_a_failure_before_anything_is_done(command: str) -> None:
+    result = pie(f"{command} >&-")
+    assert result.returncode == ExitCode.FAILURE
+    assert result.stderr.splitlines()[0].startswith("pie: stdout is closed")
 
 
 def test_ctrl_c_is_given_back_behind_the_imports() -> None:

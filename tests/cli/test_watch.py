@@ -55,6 +55,22 @@ def test_a_signal_interrupts_only_where_allowed(number: signal.Signals) -> None:
     assert signal.getsignal(number) == before
 
 
+def test_after_the_last_word_of_a_process_no_signal_kills_it_before_its_end() -> None:
+    """Python gives signals back to the system while it tidies up; what is ignored stays so."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with Interrupts(ends_process=True):
+            pass
+        assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+        with Interrupts(ends_process=True):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+
+
 def test_a_signal_that_a_library_swallows_is_not_lost() -> None:
     def library() -> None:
         with suppress(KeyboardInterrupt):
@@ -162,11 +178,37 @@ def test_a_signal_ends_the_first_encoding(
     assert recorder.events == [("start",), ("stop",)]
 
 
+def test_a_file_that_is_not_there_yet_is_awaited_and_its_first_save_answered(
+    file: Path, settings: Settings
+) -> None:
+    stop, new = threading.Event(), file.with_name("new.py")
+    steps: dict[str, Callable[[], object]] = {
+        "start": lambda: new.write_text(SOURCE),
+        "prediction 1": lambda: new.write_text(FIRST),
+        "prediction 2": stop.set,
+    }
+    recorder = Recorder(lambda event: steps.pop(event, lambda: None)())
+    watched([new], settings, recorder, stop)
+    assert not steps
+    assert [event[0] for event in recorder.events[:3]] == ["start", "note", "prediction"]
+    assert [event.opened for event in recorder.answered] == [True, False]
+
+
+def test_of_several_files_the_first_that_is_there_is_predicted_in_at_the_start(
+    file: Path, settings: Settings
+) -> None:
+    stop = threading.Event()
+    recorder = Recorder(lambda event: stop.set() if event == "prediction 0" else None)
+    watched([file.with_name("new.py"), file], settings, recorder, stop)
+    assert recorder.answered[0].saved == file
+
+
 def test_what_cannot_be_watched_is_refused_before_a_model_is_loaded(
     tmp_path: Path, file: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path, at in ((tmp_path / "none.py", "end"), (tmp_path / "pipe", "end"), (file, "999")):
+    none = tmp_path / "none" / "new.py"
+    for path, at in ((none, "end"), (tmp_path / "pipe", "end"), (file, "999")):
         recorder = Recorder()
         with pytest.raises(InputError):
             watched([path], Settings("no/such-model", at=at), recorder, threading.Event())
@@ -325,6 +367,26 @@ def test_the_command_answers_saves_and_ends_with_ctrl_c(
     assert (stop["event"], stop["saves"], stop["comparisons"]) == ("stop", 1, 1)
     assert process.wait(LONGEST_S) == 0
     assert process.stderr.read() == ""
+
+
+def test_saves_that_wait_while_the_reader_stalls_are_reported_at_the_end(
+    process: subprocess.Popen[str], file: Path
+) -> None:
+    """Each number comes once, also of saves that came when nobody read any more."""
+    assert process.stdout
+    assert '"start"' in process.stdout.readline()
+    for number in range(200):
+        draft = file.with_name("draft")
+        draft.write_text(f"{SOURCE}x = {number}\n")
+        draft.replace(file)
+    process.send_signal(signal.SIGINT)
+    documents = [json.loads(line) for line in process.stdout]
+    assert process.wait(LONGEST_S) == 0
+    told = ("prediction", "superseded", "error")
+    numbers = [d["save_id"] for d in documents if d["event"] in told and d["save_id"]]
+    assert sorted(numbers) == list(range(1, len(numbers) + 1))
+    assert documents[-1]["event"] == "stop"
+    assert documents[-1]["saves"] == len(numbers)
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly(process: subprocess.Popen[str]) -> None:

@@ -1,5 +1,6 @@
 """What names mean."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,14 @@ def test_what_is_no_name_is_refused_without_raw_control_characters(name: str):
     with pytest.raises(ModelError, match="no model's name") as caught:
         resolve(name)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nosuchuser/x", "~/x"])
+def test_what_cannot_be_a_path_is_refused_as_any_name(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Also where nobody has a home."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(ModelError):
+        resolve(name)
 
 
 def test_control_characters_of_a_path_are_not_shown_raw():

@@ -99,7 +99,9 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "2", "GB", "-1GB", "0MB", "2 apples", "1e9"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "GB", "-1GB", "0MB", "2 apples", "1e9", "9" * 400 + "GB"]
+)
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="no size of memory"):
         parse_size(text)
@@ -147,13 +149,28 @@ def test_of_a_folder_the_first_readable_file_of_the_newest_is_chosen(root: Path)
     assert find_targets([Path("empty")], []).first() is None
 
 
-@pytest.mark.parametrize("bad", ["none.py", "pipe", "binary.py"])
+@pytest.mark.parametrize("bad", ["none/a.py", "pipe", "binary.py", "loop", "x" * 300])
 def test_bad_paths_are_refused_as_files_and_as_context(root: Path, bad: str) -> None:
     os.mkfifo(root / "pipe")
     (root / "binary.py").write_bytes(b"\x00")
+    (root / "loop").symlink_to("loop")
     for paths, context in (([bad], []), (["src"], [bad])):
         with pytest.raises(InputError, match=bad):
             find_targets([Path(path) for path in paths], [Path(path) for path in context])
+
+
+def test_a_file_to_watch_need_not_be_there_yet_but_context_must(root: Path) -> None:
+    targets = find_targets([Path("new.py"), Path("src")], [])
+    assert targets.awaited == (Path("new.py"),)
+    assert targets.texts() == {}
+    first = targets.first()
+    assert first is not None
+    assert first[0].is_relative_to("src")
+    with pytest.raises(InputError, match="there is no file"):
+        find_targets([Path("src")], [Path("new.py")])
+    (root / "new.py").write_text("x = 1\n")
+    assert targets.first() == (Path("new.py"), "x = 1\n")
+    assert targets.texts() == {Path("new.py"): "x = 1\n"}
 
 
 def test_a_folder_is_no_context(root: Path) -> None:
