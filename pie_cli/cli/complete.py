@@ -16,7 +16,7 @@ from pie_cli.session import EditSession
 from pie_cli.text.cursor import Spot
 from pie_cli.text.edit import Edit
 from pie_cli.text.reading import Side
-from pie_cli.watching.files import read_bytes, read_source, shown_path
+from pie_cli.watching.files import read_bytes, read_source, real_path, shown_path
 from pie_cli.watching.patched import find_edit
 
 
@@ -69,7 +69,7 @@ def run(
     others = [
         ContextFile(shown_path(other), read_source(other))
         for other in context
-        if other.resolve() != path.resolve()
+        if real_path(other) != real_path(path)
     ]
     opened = open_model(settings, renderer)
     session = EditSession(opened.model, shown_path(path), settings)
