@@ -15,7 +15,7 @@ DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 DEVICES: Final = ("auto", "cpu", "cuda", "mps", "map")
 
 _DEVICE = re.compile(r"auto|cpu|mps|map|cuda(:\d+)?")
-_SPOT = re.compile(r"end|edit|[1-9]\d{0,8}(:[1-9]\d{0,8})?")
+_CURSOR = re.compile(r"end|edit|[1-9]\d{0,8}(:[1-9]\d{0,8})?")
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Settings:
         check_dtype(self.dtype)
         strategies.check(self.strategy)
         _check_choice("comparison", self.compare, COMPARISONS)
-        if self.at is not None and not _SPOT.fullmatch(self.at):
+        if self.at is not None and not _CURSOR.fullmatch(self.at):
             raise InputError(
-                f"{self.at!r} is not a spot in a file",
+                f"{self.at!r} is not a place in a file",
                 'use "edit", "end", LINE or LINE:COL, from 1 on',
             )
         _check_minimum("max_tokens", self.max_tokens, 1)

@@ -1,7 +1,7 @@
 """Errors that a user can cause: each names a cause and a remedy and has its exit code.
 
 PieError                 1
-├── InputError           3   a file, spot or option that cannot be used
+├── InputError           3   a file, cursor or option that cannot be used
 ├── PatchError           4   a patch that is malformed or does not apply
 ├── ModelError           5   a model that cannot be found, loaded or trusted
 ├── DeviceError          6   a device or dtype that is not there
@@ -41,7 +41,7 @@ class PieError(Exception):
 
 
 class InputError(PieError):
-    """A file, a spot in it or an option's value cannot be used."""
+    """A file, a cursor in it or an option's value cannot be used."""
 
     exit_code = ExitCode.INPUT
 

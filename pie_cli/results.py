@@ -70,7 +70,7 @@ class Prediction:
         timings_ms: durations.
         lines_added, lines_removed: lines of the edit.
         window_dropped: lines above the window, left out of the prompt.
-        window_dropped_below: lines below it, left out of a prompt that has text behind the spot.
+        window_dropped_below: lines below it, left out of a prompt that has text behind the cursor.
         stopped_by: what ended the line: newline, end, max_tokens, or interrupted by a newer save.
         form: of the prompt: plain, prefix-suffix-middle or suffix-prefix-middle.
         context: paths of the other files that are in the prompt.

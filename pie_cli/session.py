@@ -31,7 +31,7 @@ from pie_cli.plan.strategies import parse
 from pie_cli.prompt.assembly import ContextFile, Prompt, PromptBuilder
 from pie_cli.prompt.window import Edges
 from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
-from pie_cli.text.cursor import BOM, Place, Position, Spot
+from pie_cli.text.cursor import BOM, Cursor, Place, Position
 from pie_cli.text.edit import Edit
 from pie_cli.timing import elapsed_ms
 
@@ -100,7 +100,7 @@ class EditSession:
             self.settings.max_tokens,
         )
         # Text and cursor outlive a failure, which costs the cache: they move with the next edit.
-        self._cursor = Spot.parse(self.settings.at or ("edit" if fim else "end"))
+        self._cursor = Cursor.parse(self.settings.at or ("edit" if fim else "end"))
         self._strategy = parse(self.settings.strategy)
         self._strategy_name = self._strategy.name
         self._text: str | None = None
@@ -113,7 +113,7 @@ class EditSession:
         return self._text
 
     @property
-    def spot(self) -> Spot:
+    def cursor(self) -> Cursor:
         """Where the prediction begins."""
         return self._cursor
 
@@ -165,7 +165,7 @@ class EditSession:
         text: str,
         on_progress: OnProgress | None = None,
         context: Sequence[ContextFile] = (),
-        at: Spot | None = None,
+        at: Cursor | None = None,
     ) -> float:
         """Encode a text from scratch without predicting a line: the state before an edit.
 
@@ -187,7 +187,7 @@ class EditSession:
         self,
         to: str | Edit,
         should_stop: ShouldStop = never,
-        at: str | Spot | None = None,
+        at: str | Cursor | None = None,
         context: Sequence[ContextFile] | None = None,
     ) -> Prediction:
         """Bring the cache in step with an edit by the session's strategy, and predict.
@@ -291,10 +291,10 @@ class EditSession:
             return to
         return Edit.between(self._text, after)
 
-    def _cursor_after(self, edit: Edit, at: str | Spot | None) -> Spot:
+    def _cursor_after(self, edit: Edit, at: str | Cursor | None) -> Cursor:
         """Return the cursor in a new text: the one asked for, or the last one, moved along."""
-        cursor = Spot.parse(at) if isinstance(at, str) else at
-        if cursor is None or cursor == Spot(follows_edits=True):
+        cursor = Cursor.parse(at) if isinstance(at, str) else at
+        if cursor is None or cursor == Cursor(follows_edits=True):
             last = self._cursor if cursor is None or self._cursor.follows_edits else cursor
             cursor = last if self._text is None else last.moved(edit).within(edit.after)
         return cursor
@@ -302,7 +302,7 @@ class EditSession:
     def _prompt(
         self,
         text: str,
-        cursor: Spot,
+        cursor: Cursor,
         place: Place,
         context: Sequence[ContextFile],
         last: Prompt | None = None,
@@ -312,7 +312,7 @@ class EditSession:
 
         A byte order mark is no text to a model: after one it writes anything but code.
         """
-        below = None if cursor == Spot() else text[place.offset :]
+        below = None if cursor == Cursor() else text[place.offset :]
         above = text[: place.offset].removeprefix(BOM) + place.opening
         edges = last.edges.moved(edit) if last and edit else Edges()
         return self._prompts.build(above, below, edges, context, last, healing=True)
@@ -339,7 +339,7 @@ class EditSession:
         exact = min(state.stale_from, alignment.first_change)
         return restoring(plan, state.engine.find_snapshots(ids, exact))
 
-    def _decoding_of(self, prompt: Prompt, cursor: Spot) -> Decoding:
+    def _decoding_of(self, prompt: Prompt, cursor: Cursor) -> Decoding:
         """Return how the line after a prompt is decoded."""
         tokenizer, healed = self.model.tokenizer, prompt.healed
         decoding = replace(self._decoding, rest_of_line=cursor.completes_line)
@@ -364,7 +364,7 @@ class EditSession:
     def _encode_all(
         self,
         text: str,
-        cursor: Spot,
+        cursor: Cursor,
         context: Sequence[ContextFile],
         on_progress: OnProgress | None,
         *,

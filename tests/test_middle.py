@@ -39,7 +39,7 @@ def inserted(text: str, line: int, new: str) -> str:
     return "".join([*lines[:line], new, *lines[line:]])
 
 
-# --- spots ---------------------------------------------------------------------------------------
+# --- cursors --------------------------------------------------------------------------------------
 
 
 def test_the_prediction_follows_the_edits(model: PreparedModel) -> None:
@@ -95,7 +95,7 @@ def test_a_last_line_without_a_newline_is_followed_by_a_new_line(model: Prepared
 
 
 @pytest.mark.parametrize("at", ["9", "9:1", "10:11", "end", "edit"])
-def test_every_spot_equals_that_of_a_new_session(model: PreparedModel, at: str) -> None:
+def test_every_cursor_equals_that_of_a_new_session(model: PreparedModel, at: str) -> None:
     """Ids after an edit are those of opening the new text there; so is what is predicted."""
     session = make_session(model, at=at)
     session.open(SOURCE)
@@ -353,7 +353,7 @@ def test_odd_files_are_edited_like_any_other(model: PreparedModel, text: str, at
             assert prediction.at.line == len((before + "x").split("\n")) + 1
 
 
-def test_a_file_that_shrinks_under_the_spot(model: PreparedModel) -> None:
+def test_a_file_that_shrinks_under_the_cursor(model: PreparedModel) -> None:
     for at in ("40", "42:3", "edit"):
         session = make_session(model, at=at, context_tokens=200)
         session.open(SOURCE)
@@ -420,7 +420,7 @@ CONTEXTS = ([], [ContextFile("o.py", OTHER)], [ContextFile("o.py", OTHER + "X = 
 def test_whatever_happens_every_claim_is_true(
     model: PreparedModel, steps: list[Any], window: int | None, data: st.DataObject
 ) -> None:
-    """Edits, spots, other files, windows, comparisons done and given up, in any order."""
+    """Edits, cursors, other files, windows, comparisons done and given up, in any order."""
     compare = data.draw(st.sampled_from(["full", "prefix"]))
     session = make_session(model, context_tokens=window, compare=compare, chunk_tokens=48)
     check(session, session.open(SOURCE))

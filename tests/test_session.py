@@ -208,30 +208,30 @@ def test_no_comparison_when_switched_off(tiny_model: PreparedModel) -> None:
     assert session.compare() is None
 
 
-def test_a_line_spot_moves_with_the_text(tiny_model: PreparedModel) -> None:
+def test_a_line_cursor_moves_with_the_text(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model, at="9")
     assert session.open(SOURCE).at.line == 9
     text = inserted(SOURCE, 2, "    # one\n    # two\n")
     assert session.update(text).at.line == 11
-    text = inserted(text, 30, "# below the spot\n")
+    text = inserted(text, 30, "# below the cursor\n")
     assert session.update(text).at.line == 11
     assert session.update(SOURCE).at.line == 9
     assert prompt_ids(session) == prompt_ids(fresh(tiny_model, SOURCE, at="9"))
 
 
-def test_a_spot_clamps_where_its_line_went(tiny_model: PreparedModel) -> None:
+def test_a_cursor_clamps_where_its_line_went(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE, at="20")
     assert session.update("".join(LINES[:5])).at.line == 6
     assert session.update("").at.line == 1
 
 
-def test_a_spot_behind_the_final_newline_survives_its_removal(tiny_model: PreparedModel) -> None:
+def test_a_cursor_behind_the_final_newline_survives_its_removal(tiny_model: PreparedModel) -> None:
     session = fresh(tiny_model, SOURCE, at="49")
     assert session.update(SOURCE.rstrip("\n")).at.line == 47
     assert session.update(SOURCE).at.line <= 49
 
 
-def test_a_spot_outside_the_text_is_refused(tiny_model: PreparedModel) -> None:
+def test_a_cursor_outside_the_text_is_refused(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model, at="500")
     with pytest.raises(InputError, match="line 500 is outside the file, which has 48 lines"):
         session.open(SOURCE)
@@ -241,7 +241,7 @@ def test_a_spot_outside_the_text_is_refused(tiny_model: PreparedModel) -> None:
     assert session.text == SOURCE
 
 
-def test_an_edit_behind_the_spot_costs_one_token(tiny_model: PreparedModel) -> None:
+def test_an_edit_behind_the_cursor_costs_one_token(tiny_model: PreparedModel) -> None:
     """Of a model that cannot fill in a middle, and so never sees it."""
     session = fresh(replace(tiny_model, fim=None), SOURCE, at="9")
     prediction = session.update(SOURCE + "# behind\n")
@@ -302,7 +302,7 @@ def test_a_failure_in_the_pass_costs_a_recompute_not_the_session(
 
 
 @pytest.mark.parametrize("lost_by", ["update", "compare"])
-def test_a_failure_loses_neither_text_nor_spot(
+def test_a_failure_loses_neither_text_nor_cursor(
     tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch, lost_by: str
 ) -> None:
     session = fresh(tiny_model, SOURCE, at="9")

@@ -13,7 +13,7 @@ from pie_cli.errors import InputError
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Comparison, Prediction
 from pie_cli.session import EditSession
-from pie_cli.text.cursor import Spot
+from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
 from pie_cli.text.reading import Side
 from pie_cli.watching.files import read_bytes, read_source, real_path, shown_path
@@ -43,7 +43,7 @@ def run(
     Args:
         file: FILE.
         patch: a unified diff.
-        settings: model, spot, strategy, comparison, limits.
+        settings: model, cursor, strategy, comparison, limits.
         context: files that stand before the prompt.
         applied: FILE already holds the patch, as the user knows.
         not_applied: FILE does not hold it yet, as the user knows.
@@ -64,8 +64,8 @@ def run(
         path, edit = found.path, found.edit
         for line in found.notes:
             renderer.note(line)
-    # Refuse a spot outside the file before loading a model.
-    Spot.parse(settings.at).offset(edit.after)
+    # Refuse a cursor outside the file before loading a model.
+    Cursor.parse(settings.at).offset(edit.after)
     others = [
         ContextFile(shown_path(other), read_source(other))
         for other in context
@@ -80,7 +80,7 @@ def run(
                 edit.after, lambda done, total: report("tokens", done, total), others
             )
         else:
-            before, after = _spots(session.spot, edit)
+            before, after = _cursors(session.cursor, edit)
             encode_before_ms = session.prime(
                 edit.before, lambda done, total: report("tokens", done, total), others, before
             )
@@ -141,11 +141,13 @@ def _side(*, applied: bool, not_applied: bool, has_patch: bool) -> Side | None:
     return "applied" if applied else "not applied"
 
 
-def _spots(spot: Spot, edit: Edit) -> tuple[Spot, Spot]:
-    """Return where the spot was before the edit, and where it is after it."""
-    if spot.follows_edits and edit.lowest:
-        return replace(spot, line=edit.lowest.old_stop), replace(spot, line=edit.lowest.new_stop)
-    return spot.moved(edit.reversed()).within(edit.before), spot
+def _cursors(cursor: Cursor, edit: Edit) -> tuple[Cursor, Cursor]:
+    """Return where the cursor was before the edit, and where it is after it."""
+    if cursor.follows_edits and edit.lowest:
+        return replace(cursor, line=edit.lowest.old_stop), replace(
+            cursor, line=edit.lowest.new_stop
+        )
+    return cursor.moved(edit.reversed()).within(edit.before), cursor
 
 
 def _spent_line(spent: Spent, *, with_edit: bool) -> str:

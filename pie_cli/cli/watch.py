@@ -20,7 +20,7 @@ from pie_cli.cli.targets import Targets, find_targets
 from pie_cli.config import Settings
 from pie_cli.errors import InputError
 from pie_cli.session import OnProgress
-from pie_cli.text.cursor import Spot
+from pie_cli.text.cursor import Cursor
 from pie_cli.watching.files import FileDocuments, shown_path
 from pie_cli.watching.watcher import Watcher, watch
 from pie_cli.workspace.context import BUDGET_SHARE, Context
@@ -81,7 +81,7 @@ def watch_paths(
 
     Args:
         paths: files and folders.
-        settings: model, spot, strategy, comparison, limits.
+        settings: model, cursor, strategy, comparison, limits.
         options: context, bounds.
         report: told of each event.
         renderer: shows the progress of what takes long.
@@ -97,11 +97,11 @@ def watch_paths(
     tally = Tally(settings.strategy, settings.compare)
     try:
         with interrupts.allowed():
-            # A wrong path or spot shows before a model is loaded or even fetched.
+            # A wrong path or cursor shows before a model is loaded or even fetched.
             targets = find_targets(paths, options.context)
             named = targets.first_named()
             if named is not None:
-                Spot.parse(settings.at).offset(named[1])
+                Cursor.parse(settings.at).offset(named[1])
             opened = open_model(settings, renderer)
         # The watch is set before the texts are read, so that no save falls in between.
         with watch(

@@ -18,7 +18,7 @@ from pie_cli.errors import InputError
 from pie_cli.prompt.fim import FimFormat
 from pie_cli.results import Prediction
 from pie_cli.session import EditSession
-from pie_cli.text.cursor import Spot
+from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import split_lines
 from pie_cli.text.matching import similarity
 
@@ -118,8 +118,8 @@ def _ask(
     del lines[hidden.line]
     session = EditSession(model, hidden.path, settings)
     above = max(0, hidden.line - 1)
-    session.prime("".join([*lines[:above], *lines[hidden.line :]]), at=Spot(above))
-    text, at = "".join(lines), Spot(hidden.line)
+    session.prime("".join([*lines[:above], *lines[hidden.line :]]), at=Cursor(above))
+    text, at = "".join(lines), Cursor(hidden.line)
     saved = session.update(text, at=at)
     session.prime(text, at=at)
     return session.update(text, at=at), saved

@@ -81,7 +81,7 @@ class _Edit:
     Attributes:
         stale: a byte for each new position: 1 where the token is kept and not exact.
         first: first position that may be stale.
-        spot: position behind which the prediction continues.
+        cursor: position behind which the prediction continues.
         seed: of a random choice.
     """
 
@@ -100,7 +100,7 @@ class _Edit:
         self.seed = seed
         self.length = len(new_ids)
         last = self.length - 1
-        self.spot = last if anchor is None else min(anchor, last)
+        self.cursor = last if anchor is None else min(anchor, last)
         change = alignment.first_change
         self.first = change if exact is None else min(exact, change)
         self.stale = bytearray(self.length)
@@ -137,9 +137,9 @@ class _Edit:
         return self.text.names_in(new_gaps) | old_text.names_in(old_gaps)
 
     def uses(self, names: set[bytes]) -> Iterator[int]:
-        """Give the stale tokens of lines that use one of the names, nearest to the spot first."""
+        """Give the stale tokens of lines that use one of the names, nearest to the cursor first."""
         text = self.text
-        ends = text.starts[self.spot + 1]
+        ends = text.starts[self.cursor + 1]
         found = _NAME.finditer(text.text, text.starts[self.first], ends)
         places = [match.start() for match in found if match.group() in names]
         done = len(text.text) + 1
@@ -203,12 +203,12 @@ def _seam(edit: _Edit, tokens: int) -> Iterator[int]:
 
 
 def _tail(edit: _Edit, _: int) -> Iterator[int]:
-    """Give the tokens before the spot, the last one first."""
-    return (p for p in range(edit.spot, edit.first - 1, -1) if edit.stale[p])
+    """Give the tokens before the cursor, the last one first."""
+    return (p for p in range(edit.cursor, edit.first - 1, -1) if edit.stale[p])
 
 
 def _names(edit: _Edit, _: int) -> Iterator[int]:
-    """Give lines that use a name of the lines that the edit changed, nearest to the spot first."""
+    """Give lines that use a name of those that the edit changed, nearest to the cursor first."""
     return edit.uses(edit.changed_names())
 
 

@@ -1,4 +1,4 @@
-"""The prompt: a fixed head, other files, the text around the spot as the window holds it."""
+"""The prompt: a fixed head, other files, the text around the cursor as the window holds it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,11 +48,11 @@ class Prompt:
 
     Attributes:
         token_ids: all of them.
-        form: how the text around the spot is laid out.
+        form: how the text around the cursor is laid out.
         edges: of the window.
         dropped_below: lines below the window, left out.
-        sides: the token positions that the text on both sides of the spot takes up; the prediction
-            continues the prefix, so its stop is the prompt's anchor.
+        sides: the token positions that the text on both sides of the cursor takes up; the
+            prediction continues the prefix, so its stop is the prompt's anchor.
         healed: what was left out at the prefix's end.
         context: paths of the other files that are in it.
         parts: each part as tokenized text, for the next prompt to follow.
@@ -76,8 +76,9 @@ class Prompt:
 class PromptBuilder:
     """Builds the prompts of one file.
 
-    The ids of each part (comment, text before the spot, text behind it, each other file) are those
-    of tokenizing it from scratch; of the text before the spot, what healing took back is left out.
+    The ids of each part (comment, text before the cursor, text after it, each other file) are
+    those of tokenizing it from scratch; of the text before the cursor, what healing took back is
+    left out.
 
     Args:
         tokenizer: the model's.
@@ -133,10 +134,10 @@ class PromptBuilder:
         *,
         healing: bool = False,
     ) -> Prompt:
-        """Return the prompt for a spot.
+        """Return the prompt for a cursor.
 
         Args:
-            before: everything before the spot.
+            before: everything before the cursor.
             behind: everything behind it; None for a plain prompt, as for a model that cannot fill
                 in a middle.
             edges: the last prompt's, moved along with the text.

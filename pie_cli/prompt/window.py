@@ -1,4 +1,4 @@
-"""The window: which part of the text on both sides of a spot a prompt holds."""
+"""The window: which part of the text on both sides of a cursor a prompt holds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CHARS_PER_TOKEN = 3.0
 """Of code, a little less than usual: an estimate before anything is tokenized."""
 
 SUFFIX_SHARE = 0.25
-"""Of the room for text, what the text behind the spot gets where both sides have more than fits."""
+"""Of the room for text, what the text below the cursor gets where neither side fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Edges:
 
 
 class Side:
-    """The text on one side of a spot, of which the characters nearest to it are kept.
+    """The text on one side of a cursor, of which the characters nearest to it are kept.
 
     Args:
         text: all of it.
         tokenize: gives a text's ids.
-        below: whether it stands behind the spot, so that its end is cut off, not its beginning.
+        below: whether it stands behind the cursor, so that its end is cut off, not its beginning.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Side:
         self.keep(max(self._kept, self._reach(int(_FILL * room), density)))
 
     def shrink(self, room: int, fill: float = _FILL) -> None:
-        """Give up what is farthest from the spot, to leave about `fill` of the room taken."""
+        """Give up what is farthest from the cursor, to leave about `fill` of the room taken."""
         density = self._kept / self.tokens
         self.keep(min(self._kept - 1, self._reach(int(fill * room), density)))
 
@@ -133,11 +133,11 @@ class Side:
 def fit(before: Side, behind: Side | None, room: int) -> None:
     """Cut both sides so that they hold `room` tokens at most.
 
-    Where both have more than fits, the text behind the spot gets `SUFFIX_SHARE`; where one is
+    Where both have more than fits, the text behind the cursor gets `SUFFIX_SHARE`; where one is
     short, the other gets its room. An edge that need not move stays.
 
     Args:
-        before: the text before the spot, cut at the last prompt's edge.
+        before: the text before the cursor, cut at the last prompt's edge.
         behind: the text behind it; None for a prompt without.
         room: tokens, at least 1.
     """

@@ -1,4 +1,4 @@
-"""Spots: where in a text the prediction stands, and how that place follows edits."""
+"""The cursor: where in a text the prediction begins, and how that place follows edits."""
 
 import re
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from pie_cli.text.edit import Edit
 BOM = "\ufeff"
 """A byte order mark: invisible, so no column of its first line; it stays the text's beginning."""
 
-_SPOT = re.compile(r"([1-9]\d{0,8})(?::([1-9]\d{0,8}))?")
+_CURSOR = re.compile(r"([1-9]\d{0,8})(?::([1-9]\d{0,8}))?")
 _BLOCK = 1 << 16
 
 
@@ -23,7 +23,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A spot found in a text.
+    """A cursor found in a text.
 
     Attributes:
         offset: characters before it.
@@ -38,13 +38,13 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class Cursor:
     """The end of the text, a place in a line, or the gap below the last edit.
 
     Attributes:
         line: 0-based; None stands for the end.
-        column: characters of the line before the spot.
-        follows_edits: whether each edit puts the spot on a new line directly below its bottom-most
+        column: characters of the line before the cursor.
+        follows_edits: whether each edit puts the cursor on a new line right below its bottom-most
             hunk (`edit`).
     """
 
@@ -53,7 +53,7 @@ class Spot:
     follows_edits: bool = False
 
     @classmethod
-    def parse(cls, text: str | None) -> "Spot":
+    def parse(cls, text: str | None) -> "Cursor":
         """Read `end`, `edit`, a line, or `LINE:COL`, both counted from 1; None stands for the end.
 
         Raises:
@@ -61,22 +61,22 @@ class Spot:
         """
         if text is None or text in ("end", "edit"):
             return cls(follows_edits=text == "edit")
-        found = _SPOT.fullmatch(text)
+        found = _CURSOR.fullmatch(text)
         if found:
             return cls(int(found[1]) - 1, int(found[2] or 1) - 1)
         raise InputError(
-            f"{text!r} is not a spot in a file", 'use "edit", "end", LINE or LINE:COL, from 1 on'
+            f"{text!r} is not a place in a file", 'use "edit", "end", LINE or LINE:COL, from 1 on'
         )
 
     @property
     def completes_line(self) -> bool:
-        """Whether the prediction ends with the line that the spot stands in."""
+        """Whether the prediction ends with the line that the cursor stands in."""
         return self.column > 0
 
-    def moved(self, edit: Edit) -> "Spot":
-        """Follow an edit: lines that come or go above push the spot; a replaced line clamps it.
+    def moved(self, edit: Edit) -> "Cursor":
+        """Follow an edit: lines that come or go above push the cursor; a replaced line clamps it.
 
-        Within a replaced line the text after the spot holds it, else the text before it.
+        Within a replaced line the text after the cursor holds it, else the text before it.
         """
         hunks = edit.hunks
         if self.follows_edits:
@@ -91,11 +91,11 @@ class Spot:
         column = _moved_column(_line(edit.before, self.line), _line(edit.after, line), self.column)
         return replace(self, line=line, column=column)
 
-    def within(self, text: str) -> "Spot":
-        """Return the nearest spot that the text has: a final newline that goes takes a line along.
+    def within(self, text: str) -> "Cursor":
+        """Return the nearest cursor that the text has: a final newline that goes takes a line.
 
         Args:
-            text: that the spot shall stand in.
+            text: that the cursor shall stand in.
         """
         if self.line is None:
             return self
@@ -106,7 +106,7 @@ class Spot:
         return replace(self, line=line, column=min(self.column, len(_line(text, line))))
 
     def offset(self, text: str) -> int:
-        """Return the characters before the spot.
+        """Return the characters before the cursor.
 
         Raises:
             InputError: when the text has no such place.
@@ -114,7 +114,7 @@ class Spot:
         return self.place(text).offset
 
     def place(self, text: str) -> Place:
-        """Find the spot in a text.
+        """Find the cursor in a text.
 
         Raises:
             InputError: when the text has fewer lines, or the line fewer characters.

@@ -104,7 +104,7 @@ def test_a_folder_without_source_waits_for_some(root: Path, settings: Settings) 
     assert answers(recorder) == [(1, "empty/x.py", "empty/x.py")]
 
 
-def test_a_spot_that_the_newest_file_lacks_is_noted_and_another_save_is_answered(
+def test_a_cursor_that_the_newest_file_lacks_is_noted_and_another_save_is_answered(
     root: Path, settings: Settings
 ) -> None:
     stop = threading.Event()

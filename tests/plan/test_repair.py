@@ -89,7 +89,7 @@ def test_a_share_for_seams_is_divided_among_them_the_last_ones_first():
     assert picked("pie+seam:1%", new=new) == (62,)
 
 
-def test_tail_picks_the_last_tokens_before_the_spot():
+def test_tail_picks_the_last_tokens_before_the_cursor():
     assert picked("pie+tail:3") == (98, 99, 100)
     assert picked("pie+tail:3", anchor=60) == (58, 59, 60)
     assert picked("pie+tail:3", anchor=43) == (42, 43)
@@ -146,13 +146,13 @@ def test_names_picks_lines_that_use_a_name_of_a_changed_line():
         assert not any("x = 1" in text or "z = 2" in text for text in found)
 
 
-def test_names_picks_the_lines_nearest_to_the_spot_first():
+def test_names_picks_the_lines_nearest_to_the_cursor_first():
     source = Source(4)
     after = BEFORE.replace("(path)", "(path, mode)", 1)
     cost = len(source.encode("print(load_file)"))
     assert source.names(f"pie+names:{cost}", BEFORE, after) == ["print(load_file)"]
-    spot = len(source.encode(after[: after.index("z = 2")])) - 1
-    found = source.names(f"pie+names:{cost}", BEFORE, after, anchor=spot)
+    cursor = len(source.encode(after[: after.index("z = 2")])) - 1
+    found = source.names(f"pie+names:{cost}", BEFORE, after, anchor=cursor)
     assert all("print" not in text for text in found)
 
 

@@ -67,8 +67,8 @@ def test_a_window_smaller_than_the_head_is_refused() -> None:
 
 
 @pytest.mark.parametrize("budget", [40, 200, 1_000])
-def test_every_prompt_holds_the_spot_and_fits(budget: int) -> None:
-    """Wherever the spot jumps and whatever changes, with the last prompt's edges as they come."""
+def test_every_prompt_holds_the_cursor_and_fits(budget: int) -> None:
+    """Wherever the cursor jumps and whatever changes, with the last prompt's edges as they come."""
     rng = random.Random(budget)
     build, encode = builder(budget), tokenizer_of("pie-nano").encode
     lines, last = list(LINES), Prompt([])

@@ -1,34 +1,34 @@
-"""Spots: read as people write them, found where people count, moved with the text."""
+"""Cursors: read as people write them, found where people count, moved with the text."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pie_cli.errors import InputError
-from pie_cli.text.cursor import Place, Position, Spot, line_offset, position_at
+from pie_cli.text.cursor import Cursor, Place, Position, line_offset, position_at
 from pie_cli.text.edit import Edit, split_lines
 
 TEXTS = st.text(alphabet="ab \n\r\t\f\ufeff", max_size=40)
 
 
 @pytest.mark.parametrize(
-    ("written", "spot"),
+    ("written", "cursor"),
     [
-        ("end", Spot()),
-        ("edit", Spot(follows_edits=True)),
-        ("1", Spot(0)),
-        ("12:1", Spot(11, 0)),
-        ("12:7", Spot(11, 6)),
+        ("end", Cursor()),
+        ("edit", Cursor(follows_edits=True)),
+        ("1", Cursor(0)),
+        ("12:1", Cursor(11, 0)),
+        ("12:7", Cursor(11, 6)),
     ],
 )
-def test_spots_are_read(written: str, spot: Spot) -> None:
-    assert Spot.parse(written) == spot
+def test_cursors_are_read(written: str, cursor: Cursor) -> None:
+    assert Cursor.parse(written) == cursor
 
 
 @pytest.mark.parametrize("written", ["", "0", "3:0", "-1", "1:", ":1", "1:2:3", "ende", "1.5", "²"])
 def test_anything_else_is_refused(written: str) -> None:
-    with pytest.raises(InputError, match="is not a spot"):
-        Spot.parse(written)
+    with pytest.raises(InputError, match="is not a place"):
+        Cursor.parse(written)
 
 
 @given(TEXTS, st.data())
@@ -36,7 +36,7 @@ def test_a_place_is_where_people_count(text: str, data: st.DataObject) -> None:
     """Lines end at newlines only: a lone carriage return or a form feed is no line's end."""
     lines = text.split("\n")
     line = data.draw(st.integers(0, len(lines) - 1))
-    place = Spot(line).place(text)
+    place = Cursor(line).place(text)
     assert place.position == Position(line + 1, 1)
     assert text[: place.offset].count("\n") == line
     assert place.offset - (text.rfind("\n", 0, place.offset) + 1) == (
@@ -65,30 +65,30 @@ def test_the_offset_of_a_line_far_down() -> None:
 
 def test_outside_of_the_text_is_said_so() -> None:
     with pytest.raises(InputError, match="line 5 is outside the file, which has 2 lines"):
-        Spot(4).place("a\nb")
+        Cursor(4).place("a\nb")
     with pytest.raises(InputError, match="column 4 is outside line 1, which has 2 characters"):
-        Spot(0, 3).place("ab\r\nc")
-    assert Spot(0, 2).place("ab\r\nc").offset == 2
+        Cursor(0, 3).place("ab\r\nc")
+    assert Cursor(0, 2).place("ab\r\nc").offset == 2
 
 
 def test_a_new_line_begins_behind_a_last_line_without_a_newline() -> None:
-    edit = Spot(2, follows_edits=True)
+    edit = Cursor(2, follows_edits=True)
     assert edit.place("a\nb") == Place(3, "\n", Position(3, 1))
     assert edit.place("a\r\nb") == Place(4, "\r\n", Position(3, 1))
     assert edit.place("a\nb\n") == Place(4, "", Position(3, 1))
-    assert Spot(follows_edits=True).place("") == Place(0, "", Position(1, 1))
-    assert Spot().place("a\nb") == Place(3, "", Position(2, 2))
+    assert Cursor(follows_edits=True).place("") == Place(0, "", Position(1, 1))
+    assert Cursor().place("a\nb") == Place(3, "", Position(2, 2))
 
 
 @given(TEXTS, TEXTS)
 def test_below_an_edit_is_the_line_that_stands_there(old: str, new: str) -> None:
     edit = Edit.between(old, new)
-    spot = Spot(follows_edits=True).moved(edit).within(new)
-    place = spot.place(new)
+    cursor = Cursor(follows_edits=True).moved(edit).within(new)
+    place = cursor.place(new)
     if edit.hunks and place.offset < len(new):
-        assert new[place.offset :].removeprefix("\ufeff" if not spot.line else "") == "".join(
+        assert new[place.offset :].removeprefix("\ufeff" if not cursor.line else "") == "".join(
             split_lines(new)[edit.hunks[-1].new_stop :]
-        ).removeprefix("\ufeff" if not spot.line else "")
+        ).removeprefix("\ufeff" if not cursor.line else "")
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_a_column_stays_before_what_stands_behind_it(
     old: str, new: str, column: int, expected: int
 ) -> None:
     old, new = f"first\n{old}\nlast\n", f"first\n{new}\nlast\n"
-    moved = Spot(1, column).moved(Edit.between(old, new))
-    assert moved == Spot(1, expected)
+    moved = Cursor(1, column).moved(Edit.between(old, new))
+    assert moved == Cursor(1, expected)
 
 
 @given(TEXTS, TEXTS, st.integers(0, 8), st.integers(0, 8))
-def test_a_moved_spot_is_in_the_text(old: str, new: str, line: int, column: int) -> None:
-    spot = Spot(line, column).within(old)
-    spot.place(old)
-    moved = spot.moved(Edit.between(old, new)).within(new)
+def test_a_moved_cursor_is_in_the_text(old: str, new: str, line: int, column: int) -> None:
+    cursor = Cursor(line, column).within(old)
+    cursor.place(old)
+    moved = cursor.moved(Edit.between(old, new)).within(new)
     moved.place(new)

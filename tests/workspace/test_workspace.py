@@ -145,7 +145,7 @@ def test_failures_are_reported_and_the_next_change_is_answered(
     assert (run.tally.saves, run.tally.superseded, run.tally.errors) == (4, 2, 2)
 
 
-def test_a_spot_survives_that_the_file_shrinks(tiny_model: EditableModel) -> None:
+def test_a_cursor_survives_that_the_file_shrinks(tiny_model: EditableModel) -> None:
     line = SOURCE.count("\n")
     documents = Played(AREA, ("a = 1\n",), ("",), (SOURCE,))
     run = followed(tiny_model, documents, at=str(line))
