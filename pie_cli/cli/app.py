@@ -332,7 +332,7 @@ def evaluate(
     ] = None,
     seed: Annotated[
         int,
-        typer.Option("--seed", help="Of made-up edits, random repair and bootstrap.", metavar="N"),
+        typer.Option("--seed", help="Of made-up edits and the bootstrap.", metavar="N"),
     ] = 0,
     refresh_every: Annotated[
         str,
@@ -342,6 +342,14 @@ def evaluate(
             metavar="N,N",
         ),
     ] = "0,1,5",
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            help="Of prompts; plain shows the model nothing below the cursor, as the paper does.",
+            metavar="auto|plain|prefix-suffix-middle|suffix-prefix-middle",
+        ),
+    ] = "auto",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -384,6 +392,7 @@ def evaluate(
                 max_tokens=max_tokens,
                 seed=seed,
                 refresh_every=refresh_every,
+                layout=layout,
                 limit=limit,
                 strict=strict,
                 out=out,

@@ -9,12 +9,12 @@ from typing import Any
 from pie_cli.cli.documents import dump
 from pie_cli.cli.lists import entries, numbers
 from pie_cli.cli.models import open_model
-from pie_cli.cli.plot import check_plot, draw
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
-from pie_cli.evaluation.environment import Environment, describe
-from pie_cli.evaluation.latency import Row, measure
-from pie_cli.evaluation.workload import Workload
+from pie_cli.evaluation.cases.workload import Workload
+from pie_cli.evaluation.report.environment import Environment, describe
+from pie_cli.evaluation.report.figures import check_plot, draw_latency
+from pie_cli.evaluation.runs.latency import Row, measure
 from pie_cli.plan.strategies import BENCHED, check
 
 _COLUMNS = (
@@ -93,7 +93,7 @@ def run(
     else:
         _print_tables(renderer, name, environment, rows)
     if plot is not None:
-        draw(plot, rows, f"{name}, {environment.dtype}, {environment.device_name}")
+        draw_latency(plot, rows, f"{name}, {environment.dtype}, {environment.device_name}")
         renderer.note(f"drew {plot}")
 
 

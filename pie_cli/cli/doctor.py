@@ -11,8 +11,8 @@ from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
 from pie_cli.editable import prepare
 from pie_cli.errors import ModelError, PieError
-from pie_cli.evaluation.diagnosis import Diagnosis, RopeGroup, describe
-from pie_cli.evaluation.machine import Machine, examine
+from pie_cli.cli.diagnosis import Diagnosis, RopeGroup, describe
+from pie_cli.models.machine import Machine, examine
 from pie_cli.models.cache import OnDisk, Presence, look_up
 from pie_cli.models.loading import LoadedModel, load
 from pie_cli.models.registry import ModelSource, Origin, resolve

@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from pie_cli.cli.documents import SCHEMA, dump
-from pie_cli.cli.figures import draw_figures, figures_can_be_drawn
 from pie_cli.cli.lists import entries, numbers
 from pie_cli.cli.models import open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
 from pie_cli.errors import InputError
-from pie_cli.evaluation.environment import describe
-from pie_cli.evaluation.evaluate import Experiment, Unit, evaluate, finish, prepare, settings_of
-from pie_cli.evaluation.outcomes import Record
-from pie_cli.evaluation.report import render_report
-from pie_cli.evaluation.sharing import Team, join_team
-from pie_cli.evaluation.sources import TASKS, Loaded, TaskOptions, load
-from pie_cli.evaluation.store import check_folder, write_whole
-from pie_cli.evaluation.summary import summarise
+from pie_cli.evaluation.cases.case import TASKS
+from pie_cli.evaluation.cases.sources import Loaded, load
+from pie_cli.evaluation.report.environment import describe
+from pie_cli.evaluation.report.figures import draw_figures, figures_can_be_drawn
+from pie_cli.evaluation.report.summary import summarise
+from pie_cli.evaluation.report.tables import render_report
+from pie_cli.evaluation.runs.evaluate import Experiment, Unit, evaluate, settings_of
+from pie_cli.evaluation.runs.outcomes import Record
+from pie_cli.evaluation.runs.sharing import Team, join_team
+from pie_cli.evaluation.runs.store import check_folder, merge_parts, prepare_folder, write_whole
 
 _SHOWN_SKIPS = 5
 _PRINTED = ("environment", "model", "seed", "source", "settings", "counts", "skipped", "rows")
@@ -75,6 +76,7 @@ class EvalOptions:
         max_tokens: int,
         seed: int,
         refresh_every: str,
+        layout: str,
         limit: int | None,
         strict: bool,
         out: Path | None,
@@ -91,6 +93,7 @@ class EvalOptions:
             max_tokens,
             seed,
             numbers("--refresh-every", refresh_every),
+            layout,
         )
         return cls(cases, task, experiment, limit, strict, out, resume)
 
@@ -149,7 +152,7 @@ def _load(options: EvalOptions, renderer: Renderer) -> Loaded:
             seed=options.experiment.seed,
             limit=options.limit,
             strict=options.strict,
-            options=TaskOptions(context_tokens=options.experiment.context_tokens),
+            context_tokens=options.experiment.context_tokens,
         )
     for skipped in loaded.skipped[:_SHOWN_SKIPS]:
         renderer.note(f"skipped {skipped.where}: {skipped.reason}")
@@ -166,7 +169,9 @@ def _evaluate(
     units: list[Unit] = [*loaded.cases, *loaded.sessions]
     made_with = settings_of(experiment, model, options.task, units)
     if folder:
-        prepare(folder, made_with, team, resume=options.resume)
+        if team.leads:
+            prepare_folder(folder, made_with, resume=options.resume)
+        team.wait()
     try:
         with renderer.progress("evaluating") as report:
             records = evaluate(model, experiment, units, team, report, folder)
@@ -178,7 +183,7 @@ def _evaluate(
         return None
     document = _document(model, options, loaded, made_with, records)
     if folder:
-        finish(folder, records)
+        merge_parts(folder, records)
         _write(folder, document, renderer)
     return document
 
@@ -194,9 +199,9 @@ def _document(
     experiment = options.experiment
     return {
         "environment": asdict(describe(model.loaded)),
-        "model": model.loaded.name,
+        "model": model.name,
         "seed": experiment.seed,
-        "command": _command_line(model.loaded.name, options),
+        "command": _command_line(model.name, options),
         "source": loaded.source,
         "settings": made_with,
         "skipped": [asdict(skipped) for skipped in loaded.skipped],
@@ -228,6 +233,8 @@ def _command_line(model: str, options: EvalOptions) -> str:
         words += ["--max-tokens", str(experiment.max_tokens)]
     if experiment.refresh_every != Experiment.refresh_every:
         words += ["--refresh-every", ",".join(map(str, experiment.refresh_every))]
+    if experiment.layout != Experiment.layout:
+        words += ["--layout", experiment.layout]
     if options.limit:
         words += ["--limit", str(options.limit)]
     return shlex.join([*words, "--seed", str(experiment.seed)])
@@ -267,19 +274,19 @@ def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 
 def _legend(document: dict[str, Any]) -> Iterator[str]:
-    """Say what the columns mean, and what stands behind them."""
+    """Say what the columns mean, and what was counted."""
     yield "EM, ES: exact match and edit similarity with the true line. same: full recompute's line."
     yield "KL: divergence of the next token from full recompute's, nats, mean."
     yield "encoded: tokens run through the model. ms: to the first token, median."
     if any(row["stale_echo"] is not None for row in document["rows"]):
         yield "echo: predictions with a name or value that the edit took out of the text."
     if any(row["refresh_every"] for row in document["rows"]):
-        yield "@N: the cache is made exact after every N saves, behind the answer."
+        yield "@N: the cache is made exact after every N saves, once they are answered."
     counts = document["counts"].values()
     truncated = sum(count["truncated"] for count in counts)
     outside = sum(count["outside"] for count in counts)
     if truncated:
-        yield f"{truncated:,} longer than the context: cut from the left."
+        yield f"{truncated:,} longer than the context: cut at the window."
     if outside:
         yield f"{outside:,} not measured: the edit lies outside the context."
     if document["skipped"]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from pie_cli.results import Comparison, Prediction
-from pie_cli.timing import median
 from pie_cli.workspace.events import Compared, Event, Failed, Predicted, Superseded
 
 

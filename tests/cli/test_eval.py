@@ -161,7 +161,7 @@ def test_resuming_what_is_complete_computes_nothing(
     quick: list[str], unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ):
     before = summary(unbroken)
-    monkeypatch.setattr("pie_cli.evaluation.runner.CaseRunner.run", None)
+    monkeypatch.setattr("pie_cli.evaluation.runs.cases.CaseRunner.run", None)
     assert evaluate(*quick, "--out", unbroken, "--resume").exit_code == 0
     assert summary(unbroken) == before
 

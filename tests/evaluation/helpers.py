@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from pie_cli.evaluation.cases import EvalCase
-from pie_cli.evaluation.outcomes import Outcome, Record
+from pie_cli.evaluation.cases.case import EvalCase, Gap
+from pie_cli.evaluation.runs.outcomes import Outcome, Record
 
 LINES = [
     line
@@ -18,8 +18,15 @@ LINES = [
 TEXT = "".join(LINES)
 
 
-def case(number: int, at: int = 8, removed: int = 0, added: int = 2, **fields) -> EvalCase:
-    """An edit of line `at`, the spot at the end of the text."""
+def case(
+    number: int,
+    at: int = 8,
+    removed: int = 0,
+    added: int = 2,
+    below: str | None = None,
+    **fields,
+) -> EvalCase:
+    """An edit of line `at`, the cursor at the end of these lines."""
     new = [f"    extra_{number}_{n} = width + {n}\n" for n in range(added)]
     after = "".join([*LINES[:at], *new, *LINES[at + removed :]])
     made = EvalCase(
@@ -27,8 +34,8 @@ def case(number: int, at: int = 8, removed: int = 0, added: int = 2, **fields) -
         task="real",
         path="shop/area.py",
         language="python",
-        before=TEXT,
-        after=after,
+        before=Gap(TEXT, below),
+        after=Gap(after, below),
         target="def area_12(width, height):",
         distance=len(LINES) - at,
         shares_identifier=bool(number % 2),
@@ -42,9 +49,11 @@ def outcome(**fields) -> Outcome:
     """What full recompute would give."""
     made = Outcome(
         line="return size",
+        token_ids=(7, 8),
         exact_match=True,
         edit_similarity=100.0,
         agrees=True,
+        exact=True,
         kl=0.0,
         stale_echo=None,
         encoded=10,

@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 
-from pie_cli.evaluation.adversarial import CLASSES, MAX_USES, adversarial_cases
-from pie_cli.evaluation.cases import EvalCase
-from pie_cli.evaluation.documents import Document
+from pie_cli.evaluation.cases.adversarial import CLASSES, MAX_USES, adversarial_cases
+from pie_cli.evaluation.cases.case import EvalCase
+from pie_cli.evaluation.cases.documents import Document
 
 SOURCE = '''"""A basket that is filled with things and emptied again.
 
@@ -100,9 +100,9 @@ def test_what_is_obsolete_stood_before_and_stands_no_more(cases: list[EvalCase])
     assert {case.kind for case in obsolete} == set(CLASSES)
     for case in obsolete:
         lines = SOURCE.split("\n")
-        spot = case.before.count("\n")
-        assert any(stands(word, case.before) or stands(word, lines[spot]) for word in case.obsolete)
-        assert not any(stands(word, case.after + case.target) for word in case.obsolete)
+        spot = case.before.line
+        assert any(stands(word, case.before.text) or stands(word, lines[spot]) for word in case.obsolete)
+        assert not any(stands(word, case.after.text + case.target) for word in case.obsolete)
         # The line to predict has to change along.
         assert case.target != lines[spot]
         assert any(stands(word, lines[spot]) for word in case.obsolete)
@@ -110,15 +110,16 @@ def test_what_is_obsolete_stood_before_and_stands_no_more(cases: list[EvalCase])
 
 def test_the_text_before_the_edit_is_the_documents_own(cases: list[EvalCase]):
     for case in cases:
-        assert SOURCE.startswith(case.before)
-        assert case.after != case.before
-        assert case.after.endswith("\n")
+        lines = SOURCE.splitlines(keepends=True)
+        del lines[case.before.line]
+        assert case.before.text == "".join(lines)
+        assert case.after.above != case.before.above
 
 
 def test_edits_of_substitutions_are_few_and_above_the_spot(cases: list[EvalCase]):
     for case in cases:
         if case.obsolete:
-            old, new = case.before.split("\n"), case.after.split("\n")
+            old, new = case.before.above.split("\n"), case.after.above.split("\n")
             changed = [i for i, pair in enumerate(zip(old, new, strict=True)) if len(set(pair)) > 1]
             assert 1 <= len(changed) <= MAX_USES
             assert changed[0] <= len(old) - 3
@@ -150,7 +151,7 @@ def test_signatures_change_a_parameter_that_the_spot_passes_by_name(cases: list[
 
 def test_an_import_can_be_taken_for_the_whole_module(cases: list[EvalCase]):
     """Its name stands in the new text, qualified, so none is obsolete."""
-    texts = {(case.after, case.target) for case in of_class(cases, "names") if not case.obsolete}
+    texts = {(case.after.text, case.target) for case in of_class(cases, "names") if not case.obsolete}
     assert any(
         "import collections\n" in after and "from collections" not in after for after, _ in texts
     )
@@ -161,7 +162,7 @@ def test_branches_are_exchanged_under_the_negated_condition(cases: list[EvalCase
     exchanged = [case for case in of_class(cases, "control flow") if not case.obsolete]
     assert exchanged
     for case in exchanged:
-        assert case.after.endswith(
+        assert case.after.above.endswith(
             "    if not (heavy > longest):\n        basket.owner = heavy\n    else:\n"
         )
         assert case.target == "        basket.owner = None"
@@ -169,7 +170,7 @@ def test_branches_are_exchanged_under_the_negated_condition(cases: list[EvalCase
 
 def test_a_list_becomes_a_set_with_its_methods(cases: list[EvalCase]):
     for case in of_class(cases, "data structure"):
-        assert "self.entries = set()" in case.after
+        assert "self.entries = set()" in case.after.text
         assert ".add(" in case.target
 
 
@@ -179,7 +180,7 @@ def test_operations_take_their_counterparts_and_statements_are_swapped(cases: li
     swapped = [case for case in found if not case.obsolete]
     assert swapped
     for case in swapped:
-        first, second = case.before.rstrip("\n").split("\n")[-1], case.after.split("\n")[-2]
+        first, second = (gap.above.split("\n")[-2] for gap in (case.before, case.after))
         assert f"{first}\n{second}\n" in SOURCE
         assert case.target == first
 

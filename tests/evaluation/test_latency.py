@@ -7,9 +7,9 @@ import pytest
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
 from pie_cli.errors import CacheCapacityError, InputError
-from pie_cli.evaluation.environment import describe
-from pie_cli.evaluation.latency import EXACT_EVERY, Row, measure, runs_in, stock_forward_ms
-from pie_cli.evaluation.workload import (
+from pie_cli.evaluation.report.environment import describe
+from pie_cli.evaluation.runs.latency import EXACT_EVERY, Row, measure, runs_in, stock_forward_ms
+from pie_cli.evaluation.cases.workload import (
     EDITS,
     Workload,
     edit_text,

@@ -5,10 +5,7 @@ import math
 import pytest
 import torch
 
-from pie_cli.editable import PreparedModel
-from pie_cli.engine.forward import encode
-from pie_cli.engine.slots import SlotCache
-from pie_cli.evaluation.metrics import (
+from pie_cli.evaluation.runs.metrics import (
     edit_similarity,
     exact_match,
     first_line,
@@ -91,18 +88,13 @@ def test_what_full_recompute_says_too_is_no_echo():
     assert not has_stale_echo("return old", "pass", [])
 
 
-def test_cosines_are_1_for_the_same_cache_and_less_for_one_changed_layer(
-    tiny_model: PreparedModel,
-):
-    model = tiny_model.loaded.model
-    cache = SlotCache.for_model(model, 16)
-    cache.splice((), 8, None)
-    encode(model, cache, list(range(8)), range(8), (7,))
-    other = cache.clone()
-    with torch.inference_mode():
-        other.slot_layers[1].keys[:, :, 3] *= -1
-    keys, values = layer_cosines(cache, other, range(8))
+def test_cosines_are_1_for_the_same_cache_and_less_for_one_changed_layer():
+    generator = torch.Generator().manual_seed(0)
+    states = [tuple(torch.randn(2, 2, 8, 4, generator=generator)) for _ in range(3)]
+    other = [(keys.clone(), values.clone()) for keys, values in states]
+    other[1][0][:, 3] *= -1
+    keys, values = layer_cosines(states, other, range(8))
     assert values == pytest.approx([1.0] * 3)
     assert keys[0] == pytest.approx(1) == keys[2]
     assert keys[1] == pytest.approx((7 - 1) / 8)
-    assert layer_cosines(cache, other, [3])[0][1] == pytest.approx(-1)
+    assert layer_cosines(states, other, [3])[0][1] == pytest.approx(-1)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pie_cli.evaluation import model_table
-from pie_cli.evaluation.model_table import (
+from pie_cli.evaluation.report import model_table
+from pie_cli.evaluation.report.model_table import (
     BEGIN,
     END,
     Row,

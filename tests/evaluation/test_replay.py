@@ -3,10 +3,10 @@
 import pytest
 
 from pie_cli.editable import PreparedModel
-from pie_cli.evaluation.cases import EvalSession
-from pie_cli.evaluation.outcomes import Record
-from pie_cli.evaluation.replay import Policy, Replayer, count_saves, policies
-from pie_cli.evaluation.trial import Laboratory
+from pie_cli.evaluation.cases.case import EvalSession
+from pie_cli.evaluation.runs.outcomes import Record
+from pie_cli.evaluation.runs.sessions import Policy, Replayer, count_saves, policies
+from pie_cli.evaluation.runs.trial import Laboratory
 from pie_cli.plan.strategies import parse
 from tests.evaluation.helpers import LINES, TEXT
 
@@ -31,12 +31,22 @@ VERSIONS = (
 SESSION = EvalSession("session-1", "shop/area.py", "python", VERSIONS)
 
 
-@pytest.fixture(scope="module")
-def records(tiny_model: PreparedModel) -> list[Record]:
+def replay(
+    model: PreparedModel, session: EvalSession, replayed: list[Policy], **options
+) -> list[Record]:
+    budget = options.pop("budget", 900)
+    strategies = [policy.strategy for policy in replayed]
+    laboratory = Laboratory(model, strategies, budget, 8, options.pop("layout", "plain"))
+    return Replayer(laboratory, replayed, **options).run(session)
+
+
+@pytest.fixture(scope="module", params=["plain", "auto"])
+def records(request: pytest.FixtureRequest, tiny_model: PreparedModel) -> list[Record]:
     replayed = policies([parse(name) for name in ("full", "prefix", "cfe", "pie")], (0, 1, 2))
-    saves = []
-    laboratory = Laboratory(tiny_model, max_tokens=8, seed=0)
-    found = Replayer(laboratory, replayed, 900, lambda: saves.append(1)).run(SESSION)
+    saves: list[int] = []
+    found = replay(
+        tiny_model, SESSION, replayed, layout=request.param, on_save=lambda: saves.append(1)
+    )
     assert len(saves) == 3
     return found
 
@@ -53,7 +63,7 @@ def test_a_version_that_changes_nothing_is_no_save(records: list[Record]):
     assert count_saves(SESSION) == 3
 
 
-def test_the_spot_stays_below_all_that_was_edited(records: list[Record]):
+def test_the_cursor_stays_below_all_that_was_edited(records: list[Record]):
     assert [record.target for record in records] == [LINES[6][:-1], LINES[18][:-1], LINES[18][:-1]]
     assert [record.distance for record in records] == [1, 1, 9]
 
@@ -65,52 +75,52 @@ def test_full_and_prefix_do_not_drift(records: list[Record]):
             assert record.outcomes[name].kl < 1e-9
 
 
-def test_without_refresh_errors_stay_and_with_it_the_next_save_starts_exact(
-    tiny_model: PreparedModel, records: list[Record]
+def test_without_exact_runs_errors_stay_and_with_them_the_next_save_starts_exact(
+    records: list[Record],
 ):
-    """After a refresh a save is answered as if its session had begun there."""
-    last = records[-1].outcomes
+    """The first save has the same start under every schedule, the later ones have not."""
+    first, *_, last = (record.outcomes for record in records)
+    assert first["pie"].kl == first["pie@1"].kl == first["pie@2"].kl
     assert last["pie"].kl != last["pie@1"].kl
-    fresh = EvalSession("fresh", SESSION.path, "python", VERSIONS[-2:])
-    laboratory = Laboratory(tiny_model, max_tokens=8, seed=0)
-
-    class SameSpot(Replayer):
-        """Begins with the prompt that the longer session held."""
-
-        def _saves(self, session):
-            yield from list(super()._saves(SESSION))[-2:]
-
-    alone = SameSpot(laboratory, [Policy(parse("pie"))], 900).run(fresh)[0].outcomes["pie"]
-    assert alone.kl == pytest.approx(last["pie@1"].kl, rel=1e-4)
-    assert alone.key_cosine == pytest.approx(last["pie@1"].key_cosine, abs=1e-5)
-
-
-def test_a_refresh_costs_a_full_recompute_and_comes_when_it_is_due(records: list[Record]):
-    for record in records:
-        full_ms = record.outcomes["full"].first_token_ms
-        due = record.save % 2 == 0
-        assert record.outcomes["pie@1"].refresh_ms == full_ms
-        assert record.outcomes["pie@2"].refresh_ms == (full_ms if due else 0)
-        assert record.outcomes["pie"].refresh_ms == 0
+    assert last["pie"].stale >= last["pie@1"].stale
     assert records[1].outcomes["pie"].kl == records[1].outcomes["pie@2"].kl
-    assert records[2].outcomes["pie"].kl != records[2].outcomes["pie@2"].kl
+    assert last["pie"].kl != last["pie@2"].kl
 
 
-def test_a_save_above_the_window_is_counted_and_not_measured(tiny_model: PreparedModel):
+def test_after_an_exact_run_a_save_is_answered_as_if_its_session_had_begun_there(
+    tiny_model: PreparedModel,
+):
+    """The session is cut before its last save; the one that was cut off had left the cursor."""
+    whole = replay(tiny_model, SESSION, [Policy(parse("pie"), 1)])
+    versions = (TEXT, *VERSIONS[3:])
+    begun = replay(
+        tiny_model, EvalSession("begun", SESSION.path, "python", versions), [Policy(parse("pie"), 1)]
+    )
+    one, other = whole[-1].outcomes["pie@1"], begun[-1].outcomes["pie@1"]
+    assert other.kl == pytest.approx(one.kl, rel=1e-4)
+    assert other.key_cosine == pytest.approx(one.key_cosine, abs=1e-5)
+
+
+def test_an_exact_run_comes_when_it_is_due(records: list[Record]):
+    for record in records:
+        assert record.outcomes["pie@1"].refresh_ms > 0
+        assert (record.outcomes["pie@2"].refresh_ms > 0) is (record.save % 2 == 0)
+        assert record.outcomes["pie"].refresh_ms == 0
+
+
+def test_a_save_outside_the_window_is_counted_and_not_measured(tiny_model: PreparedModel):
     versions = (TEXT, lines_with((45, "    size = 1\n")))
-    laboratory = Laboratory(tiny_model, max_tokens=8, seed=0)
     above = versions[1].replace("+ 0\n", "+ 99\n")
     session = EvalSession("s", "a.py", "python", (*versions, above))
-    records = Replayer(laboratory, [Policy(parse("pie"))], 100).run(session)
+    records = replay(tiny_model, session, [Policy(parse("pie"))], budget=100)
     assert [record.outside for record in records] == [False, True]
     assert records[1].outcomes == {}
     assert records[0].truncated
 
 
 def test_the_end_of_a_file_has_no_true_line(tiny_model: PreparedModel):
-    laboratory = Laboratory(tiny_model, max_tokens=4, seed=0)
     session = EvalSession("s", "a.py", "python", ("a = 1\n", "a = 1\nb = 2\n"))
-    (record,) = Replayer(laboratory, [Policy(parse("pie"))], 100).run(session)
+    (record,) = replay(tiny_model, session, [Policy(parse("pie"))], budget=100)
     assert record.target is None
     assert record.outcomes["pie"].exact_match is None
     assert record.outcomes["pie"].edit_similarity is None

@@ -5,7 +5,7 @@ import builtins
 import pytest
 
 from pie_cli.errors import PieError
-from pie_cli.evaluation.sharing import Team, join_team
+from pie_cli.evaluation.runs.sharing import Team, join_team
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from pie_cli.errors import InputError, PieError
-from pie_cli.evaluation import hub, sources
-from pie_cli.evaluation.documents import reach_start
-from pie_cli.evaluation.sources import TASKS, TaskOptions, load, spread
+from pie_cli.evaluation.cases import records, sources
+from pie_cli.evaluation.cases.case import TASKS
+from pie_cli.evaluation.cases.documents import reach_start
+from pie_cli.evaluation.cases.sources import LINES, PLACES, load, spread
 from pie_cli.text.edit import diff_lines, split_lines
 from tests.evaluation.test_adversarial import SOURCE
 
@@ -64,8 +65,11 @@ def write(path: Path, records, ending: str = "\n") -> Path:
 def test_a_real_edit_is_cut_at_its_target(tmp_path: Path, name: str):
     loaded = load(str(write(tmp_path / name, [EDIT])), "real")
     (case,) = loaded.cases
-    assert case.before == "".join(split_lines(FILE)[:41])
-    assert case.after == case.before.replace("total_3 = width", "total_3 = 2 * width")
+    lines = split_lines(FILE)
+    assert case.before.above == "".join(lines[:41])
+    assert case.before.below == case.after.below == "".join(lines[42:])
+    assert case.after.above == case.before.above.replace("total_3 = width", "total_3 = 2 * width")
+    assert case.before.line == case.after.line == 41
     assert (case.target, case.id, case.kind) == (EDIT["target"], "one", "replace")
     assert case.distance == 41 - 14 + 1
     assert case.shares_identifier
@@ -171,7 +175,7 @@ def test_sessions_are_read_with_their_versions(tmp_path: Path):
 def test_a_repobench_prompt_has_context_imports_and_code_in_order(tmp_path: Path):
     path = write(tmp_path / "bench.jsonl", [REPOBENCH])
     (case,) = load(str(path), "insertion", seed=1).cases
-    assert case.after == (
+    assert case.after.text == (
         "# Path: shapes/base.py\nclass Base:\n    pass\nfrom shapes.base import Base\n"
         + FILE.rstrip()
         + "\n"
@@ -185,7 +189,7 @@ def test_imports_that_all_code_repeats_stand_once(tmp_path: Path):
     record["all_code"] = record["import_statement"] + "\n" + FILE
     path = write(tmp_path / "bench.jsonl", [record | {"context": None}])
     (case,) = load(str(path), "deletion").cases
-    assert case.after.count("from shapes.base import Base") == 1
+    assert case.after.text.count("from shapes.base import Base") == 1
 
 
 def test_small_tasks_become_short_cases(tmp_path: Path):
@@ -193,7 +197,7 @@ def test_small_tasks_become_short_cases(tmp_path: Path):
     cases = load(str(write(tmp_path / "tasks.jsonl", records)), "short").cases
     assert cases
     assert all(case.task == "short" and case.target == "    doubled = []" for case in cases)
-    assert all(case.after == HUMANEVAL["prompt"] for case in cases)
+    assert all(case.after.above == HUMANEVAL["prompt"] for case in cases)
 
 
 def test_a_parquet_file_needs_pyarrow_and_says_so(tmp_path: Path, monkeypatch):
@@ -247,7 +251,7 @@ def test_a_data_set_out_of_reach_is_an_error_with_a_remedy(monkeypatch):
         ("cannot be had", OSError("full")),
     ):
         with pytest.raises(InputError, match=cause) as caught:
-            hub.data_set("someone/bench")
+            records.data_set("someone/bench")
         assert "local file" in caught.value.remedy
 
 
@@ -264,39 +268,34 @@ def edits(tmp_path: Path) -> str:
 
 def changed(case) -> list[tuple[int, int]]:
     """Return lines removed and added by each hunk."""
-    hunks = diff_lines(case.before, case.after)
+    hunks = diff_lines(case.before.text, case.after.text)
     return [(h.old_stop - h.old_start, h.new_stop - h.new_start) for h in hunks]
 
 
-@pytest.mark.parametrize("lines", [1, 3])
-def test_insertion_puts_lines_back_and_deletion_takes_foreign_ones_out(edits: str, lines: int):
-    options = TaskOptions(lines=lines)
-    for case in load(edits, "insertion", options=options).cases:
-        assert changed(case) == [(0, lines)]
-        assert case.after.count("\n") == 41
-    for case in load(edits, "deletion", options=options).cases:
-        assert sum(removed for removed, _ in changed(case)) == lines
+def test_insertion_puts_lines_back_and_deletion_takes_foreign_ones_out(edits: str):
+    for case in load(edits, "insertion").cases:
+        assert changed(case) == [(0, LINES)]
+        assert case.after.line == 41
+        assert case.after.below == case.before.below
+    for case in load(edits, "deletion").cases:
+        assert sum(removed for removed, _ in changed(case)) == LINES
         assert not any(added for _, added in changed(case))
 
 
 def test_multi_does_several_of_both(edits: str):
-    for case in load(edits, "multi", options=TaskOptions(lines=1, places=4)).cases:
-        assert sorted(changed(case)) == [(0, 1), (0, 1), (1, 0), (1, 0)]
+    for case in load(edits, "multi").cases:
+        half = PLACES // 2
+        assert sum(removed > 0 for removed, _ in changed(case)) == half
+        assert sum(added > 0 for _, added in changed(case)) == half
 
 
 @pytest.mark.parametrize("task", ["insertion", "deletion", "multi"])
-def test_edits_stand_within_the_context(edits: str, task: str):
-    for case in load(edits, task, options=TaskOptions(lines=1, context_tokens=200)).cases:
-        lines = split_lines(case.after)
-        first = diff_lines(case.before, case.after)[0].new_start
-        assert first >= reach_start(lines, len(lines), 200) - 1
+def test_edits_are_within_the_context(edits: str, task: str):
+    for case in load(edits, task, context_tokens=600).cases:
+        lines = split_lines(case.after.above)
+        first = diff_lines(case.before.above, case.after.above)[0].new_start
+        assert first >= reach_start(lines, len(lines), 600) - 1
         assert first > 5
-
-
-@pytest.mark.parametrize("bad", [{"lines": 0}, {"places": 0}, {"context_tokens": -1}])
-def test_options_that_make_no_edit_are_refused(bad: dict):
-    with pytest.raises(InputError, match="at least 1"):
-        TaskOptions(**bad)
 
 
 @pytest.mark.parametrize("task", [t for t in TASKS if t not in ("session", "real", "short")])
@@ -334,9 +333,10 @@ def test_all_takes_each_task_that_there_is_something_for(edits: str):
 
 def test_short_cuts_keep_the_edit_and_one_edge(edits: str):
     for case in load(edits, "short").cases:
-        assert len(case.after) <= 3 * sources.SHORT_TOKENS
-        assert case.before != case.after
-        assert len(split_lines(case.before)) == len(split_lines(case.after))
+        assert len(case.after.text) <= 3 * sources.SHORT_TOKENS
+        assert case.before.above != case.after.above
+        assert case.before.below == case.after.below != ""
+        assert case.before.line == case.after.line
 
 
 # Built in
@@ -373,24 +373,25 @@ def test_prose_is_written_a_sentence_a_line_without_code_and_tables(tmp_path: Pa
     assert {case.kind for case in cases} == {"sentence", "summary", "question"}
     for case in cases:
         assert case.task == "prose"
-        assert "print" not in case.after
-        assert "Title" not in case.after
-        assert "item" not in case.after
+        assert case.after.below is None
+        assert not any(word in case.after.text for word in ("print", "Title", "item"))
         assert case.target.endswith(".")
         assert len(changed(case)) == 1
     by_kind = {case.kind: case for case in cases}
     assert by_kind["summary"].target == "A short paragraph stands here."
-    assert by_kind["summary"].target not in by_kind["summary"].after
-    assert by_kind["question"].after.endswith("Answer:\n")
-    asked = by_kind["question"].after.split('"')[1]
-    assert f"{asked}\n{by_kind['question'].target}\n" in by_kind["question"].after
+    assert by_kind["summary"].target not in by_kind["summary"].after.text
+    assert by_kind["question"].after.text.endswith("Answer:\n")
+    asked = by_kind["question"].after.text.split('"')[1]
+    assert f"{asked}\n{by_kind['question'].target}\n" in by_kind["question"].after.text
 
 
 def test_of_a_long_document_the_beginning_is_taken(tmp_path: Path):
     (tmp_path / "one.txt").write_text(PROSE)
-    for case in load(str(tmp_path), "prose", options=TaskOptions(context_tokens=600)).cases:
-        assert len(case.after) < 3 * 600
-        assert case.after[:20] in PROSE.replace(". ", ".\n")[:200]
+    cases = load(str(tmp_path), "prose", context_tokens=900).cases
+    assert cases
+    for case in cases:
+        assert len(case.after.text) < 3 * 900
+        assert case.after.text[:20] in PROSE.replace(". ", ".\n")[:200]
 
 
 # History
@@ -430,7 +431,8 @@ def test_history_gives_one_case_a_commit_of_code(repository: Path):
         assert case.kind == "replace"
         assert changed(case) == [(1, 1)]
         assert len(case.target.strip()) >= 8
-        assert case.after + case.target + "\n" in _version(repository, case.id)
+        version = case.after.above + case.target + "\n" + (case.after.below or "")
+        assert version == _version(repository, case.id)
     bands = {min(3, 1 + (case.distance > 3) + (case.distance > 40)) for case in loaded.cases}
     assert bands == {1, 2, 3}
     assert load(str(repository), "real").cases == loaded.cases

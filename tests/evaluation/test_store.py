@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pie_cli.errors import InputError
-from pie_cli.evaluation.outcomes import Record
-from pie_cli.evaluation.store import (
+from pie_cli.evaluation.runs.outcomes import Record
+from pie_cli.evaluation.runs.store import (
     ResultFile,
     check_folder,
     merge_parts,

@@ -1,0 +1,1 @@
+"""Measuring the session: latency on real text, and where it was measured."""
