@@ -17,10 +17,10 @@ HOMES = {
     "watchdog": ["watching/system.py"],
     "unidiff": ["text/patches.py"],
     "pathspec": ["watching/ignoring.py"],
-    "rapidfuzz": ["text/matching.py", "evaluation/metrics.py", "models/nano/*"],
-    "accelerate": ["evaluation/sharing.py"],
+    "rapidfuzz": ["text/matching.py", "evaluation/runs/metrics.py", "models/nano/*"],
+    "accelerate": ["evaluation/runs/sharing.py"],
     "typer": ["cli/*"],
-    "huggingface_hub": ["evaluation/hub.py", "models/*"],
+    "huggingface_hub": ["evaluation/cases/records.py", "models/*"],
     "transformers": [
         "engine/attention.py",
         "engine/layers.py",
@@ -30,8 +30,8 @@ HOMES = {
         "models/*",
         "models/nano/*",
     ],
-    "matplotlib": ["cli/*"],
-    "pyarrow": ["evaluation/records.py"],
+    "matplotlib": ["evaluation/report/figures.py"],
+    "pyarrow": ["evaluation/cases/records.py"],
 }
 """Third-party packages and the only modules that import them."""
 

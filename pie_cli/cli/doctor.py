@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pie_cli.cli.catalog import count, gigabytes
+from pie_cli.cli.diagnosis import Diagnosis, RopeGroup, describe
 from pie_cli.cli.documents import dump
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
 from pie_cli.editable import prepare
 from pie_cli.errors import ModelError, PieError
-from pie_cli.cli.diagnosis import Diagnosis, RopeGroup, describe
-from pie_cli.models.machine import Machine, examine
 from pie_cli.models.cache import OnDisk, Presence, look_up
 from pie_cli.models.loading import LoadedModel, load
+from pie_cli.models.machine import Machine, examine
 from pie_cli.models.registry import ModelSource, Origin, resolve
 from pie_cli.timing import elapsed_ms
 

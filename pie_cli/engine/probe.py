@@ -7,6 +7,7 @@ from torch import Tensor
 from pie_cli.engine.edited import EditedEngine
 from pie_cli.engine.forward import encode
 from pie_cli.engine.model import CausalModel
+from pie_cli.engine.plain.threshold import ThresholdEngine
 
 
 class Probe:
@@ -18,7 +19,12 @@ class Probe:
         token_ids: of the whole prompt.
     """
 
-    def __init__(self, model: CausalModel, engine: EditedEngine, token_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: CausalModel,
+        engine: EditedEngine | ThresholdEngine,
+        token_ids: Sequence[int],
+    ) -> None:
         self._model = model
         self._slots = engine.slots
         self._token_ids = token_ids

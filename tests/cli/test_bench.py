@@ -102,9 +102,7 @@ def test_a_picture_that_cannot_be_written_is_refused_at_once(name: str, tmp_path
 
 
 def test_a_missing_matplotlib_is_named_with_the_extra(monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(
-        "pie_cli.evaluation.report.figures.figures_can_be_drawn", lambda: False
-    )
+    monkeypatch.setattr("pie_cli.evaluation.report.figures.figures_can_be_drawn", lambda: False)
     result = bench("--plot", str(tmp_path / "times.png"), "--model", "/nowhere")
     assert result.exit_code == ExitCode.FAILURE
     assert "pie-cli[plot]" in result.stderr

@@ -101,7 +101,9 @@ def test_what_is_obsolete_stood_before_and_stands_no_more(cases: list[EvalCase])
     for case in obsolete:
         lines = SOURCE.split("\n")
         spot = case.before.line
-        assert any(stands(word, case.before.text) or stands(word, lines[spot]) for word in case.obsolete)
+        assert any(
+            stands(word, case.before.text) or stands(word, lines[spot]) for word in case.obsolete
+        )
         assert not any(stands(word, case.after.text + case.target) for word in case.obsolete)
         # The line to predict has to change along.
         assert case.target != lines[spot]
@@ -151,7 +153,9 @@ def test_signatures_change_a_parameter_that_the_spot_passes_by_name(cases: list[
 
 def test_an_import_can_be_taken_for_the_whole_module(cases: list[EvalCase]):
     """Its name stands in the new text, qualified, so none is obsolete."""
-    texts = {(case.after.text, case.target) for case in of_class(cases, "names") if not case.obsolete}
+    texts = {
+        (case.after.text, case.target) for case in of_class(cases, "names") if not case.obsolete
+    }
     assert any(
         "import collections\n" in after and "from collections" not in after for after, _ in texts
     )

@@ -7,8 +7,6 @@ import pytest
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
 from pie_cli.errors import CacheCapacityError, InputError
-from pie_cli.evaluation.report.environment import describe
-from pie_cli.evaluation.runs.latency import EXACT_EVERY, Row, measure, runs_in, stock_forward_ms
 from pie_cli.evaluation.cases.workload import (
     EDITS,
     Workload,
@@ -17,6 +15,8 @@ from pie_cli.evaluation.cases.workload import (
     source_lines,
     without_last_lines,
 )
+from pie_cli.evaluation.report.environment import describe
+from pie_cli.evaluation.runs.latency import EXACT_EVERY, Row, Spread, measure, stock_forward_ms
 from pie_cli.plan.plan import align, make_plan
 from pie_cli.plan.strategies import BENCHED
 from pie_cli.session import EditSession
@@ -158,11 +158,17 @@ def test_times_add_up(rows: tuple[Row, ...]):
 
 
 def test_progress_is_counted_to_the_end(tiny_model: PreparedModel):
-    workload = Workload((96,), ("insert", "multi"), (1, 2), EXACT_EVERY + 1)
+    repeats = EXACT_EVERY + 1
+    workload = Workload((96,), ("insert", "multi"), (1, 2), repeats)
     seen: list[tuple[int, int]] = []
     measure(tiny_model, workload, SETTINGS, lambda stage, done, total: seen.append((done, total)))
-    total = runs_in(workload)
+    total = 4 * (repeats + 1)
     assert seen == [(done, total) for done in range(1, total + 1)]
+
+
+def test_a_spread_is_the_median_and_the_95th_percentile():
+    assert Spread.of([4.0, 1.0, 3.0, 2.0]) == Spread(2.5, pytest.approx(3.85))
+    assert Spread.of([7.0]) == Spread(7.0, 7.0)
 
 
 def test_a_context_that_fills_the_window_leaves_room_for_edit_and_line(tiny_model: PreparedModel):

@@ -94,7 +94,9 @@ def test_after_an_exact_run_a_save_is_answered_as_if_its_session_had_begun_there
     whole = replay(tiny_model, SESSION, [Policy(parse("pie"), 1)])
     versions = (TEXT, *VERSIONS[3:])
     begun = replay(
-        tiny_model, EvalSession("begun", SESSION.path, "python", versions), [Policy(parse("pie"), 1)]
+        tiny_model,
+        EvalSession("begun", SESSION.path, "python", versions),
+        [Policy(parse("pie"), 1)],
     )
     one, other = whole[-1].outcomes["pie@1"], begun[-1].outcomes["pie@1"]
     assert other.kl == pytest.approx(one.kl, rel=1e-4)

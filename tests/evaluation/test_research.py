@@ -8,10 +8,14 @@ from pie_cli.engine.edited import execute
 from pie_cli.engine.forward import encode
 from pie_cli.engine.slots import SlotCache
 from pie_cli.evaluation.cases.case import Gap
-from pie_cli.evaluation.runs.research import LAYERS, deviating_positions, kept_after_eviction, served
+from pie_cli.evaluation.runs.research import (
+    LAYERS,
+    deviating_positions,
+    kept_after_eviction,
+    served,
+)
 from pie_cli.evaluation.runs.trial import FULL, Laboratory, Trial
-from pie_cli.plan.alignment import align
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import align, make_plan
 from pie_cli.plan.strategies import Budget, Evict, parse
 from pie_cli.text.matching import KeptRun
 from tests.conftest import SOURCE

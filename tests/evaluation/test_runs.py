@@ -18,7 +18,7 @@ from pie_cli.evaluation.runs.cases import (
 from pie_cli.evaluation.runs.metrics import next_token_kl
 from pie_cli.evaluation.runs.outcomes import Outcome, Record, record_from_json, record_to_json
 from pie_cli.evaluation.runs.trial import FULL, LAYOUTS, Laboratory
-from pie_cli.plan.alignment import Alignment, align
+from pie_cli.plan.plan import Alignment, align
 from pie_cli.plan.strategies import parse
 from pie_cli.prompt.fim import PSM, SPM
 from pie_cli.text.matching import KeptRun
@@ -106,7 +106,7 @@ def test_what_a_model_sees_below_the_cursor_is_a_matter_of_layout(tiny_model: Pr
     exact = [run(tiny_model, [case(0, at=46, below=TEXT)], ("pie",), layout=x) for x in (SPM, PSM)]
     suffix_first, prefix_first = (record[0].outcomes["pie"].stale for record in exact)
     assert suffix_first < prefix_first
-    with pytest.raises(InputError, match="has no layout"):
+    with pytest.raises(InputError, match="fills in no middle"):
         Laboratory(replace(tiny_model, fim=None), [FULL], BUDGET, 12, PSM)
 
 
@@ -151,7 +151,7 @@ def test_a_model_that_is_never_edited_is_refused(tiny_model: PreparedModel):
     with pytest.raises(ModelError, match="nothing to evaluate"):
         laboratory(exact)
     limited = replace(tiny_model, capability=replace(tiny_model.capability, limit=512))
-    with pytest.raises(ModelError, match="up to 512 tokens only"):
+    with pytest.raises(CacheCapacityError, match="up to 512 tokens"):
         laboratory(limited)
 
 

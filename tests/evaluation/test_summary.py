@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from pie_cli.evaluation.runs.outcomes import Record
-from pie_cli.evaluation.report.tables import render_report
 from pie_cli.evaluation.report.summary import GROUPINGS, summarise
+from pie_cli.evaluation.report.tables import render_report
+from pie_cli.evaluation.runs.outcomes import Record
 from tests.evaluation.helpers import outcome, record
 
 

@@ -21,6 +21,7 @@ from pie_cli.engine.protocol import (
     ShouldStop,
     never,
 )
+from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.plan import Alignment, Plan, make_plan
 
 # Beyond the limit every frequency may depend on the length, so nothing is kept from one prompt to
@@ -53,6 +54,11 @@ class ThresholdEngine(Engine):
     @override
     def capability(self) -> Capability:
         return self._edited.capability
+
+    @property
+    def slots(self) -> SlotCache:
+        """The storage of prompts up to the limit, for who looks in from outside."""
+        return self._edited.slots
 
     @property
     @override

@@ -361,9 +361,7 @@ def _branches(source: _Source, _: Random) -> Iterator[_Offer]:
             yield from _exchanged(source, first, second, above)
 
 
-def _exchanged(
-    source: _Source, first: int, second: int, above: list[str]
-) -> Iterator[_Offer]:
+def _exchanged(source: _Source, first: int, second: int, above: list[str]) -> Iterator[_Offer]:
     """Offer an exchange of two lines: what was the first is asked for below `above`."""
     lines = source.lines
     if source.is_spot(second) and is_target(lines[first]):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pie_cli.text.cursor import Spot
+from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import split_lines
 
 Task = Literal["real", "insertion", "deletion", "multi", "adversarial", "prose", "short"]
@@ -52,9 +52,9 @@ class Gap:
         return self.above.count("\n")
 
     @property
-    def cursor(self) -> Spot:
+    def cursor(self) -> Cursor:
         """The cursor, as a session is given it: a line, or the end of the text."""
-        return Spot() if self.below is None else Spot(self.line)
+        return Cursor() if self.below is None else Cursor(self.line)
 
 
 @dataclass(frozen=True)

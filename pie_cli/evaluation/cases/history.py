@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 
 from pie_cli.errors import InputError
-from pie_cli.evaluation.cases.case import EvalCase, EvalSession, Gap
+from pie_cli.evaluation.cases.case import EvalSession, Gap
 from pie_cli.evaluation.cases.documents import Document, edit_case, is_target, language_of
 from pie_cli.evaluation.cases.shapes import Material
 from pie_cli.evaluation.cases.syntax import code_of, parse, string_lines

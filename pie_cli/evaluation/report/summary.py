@@ -186,21 +186,23 @@ def _row(task: str, name: str, records: Sequence[Record], seed: int) -> dict[str
         "first_token_ms_p95": _rounded(_percentile(times, 95)),
         "reduction_pct": _rounded(reduction),
         "ci": {
-            rate: _interval(records, lambda r, value=value: value(r.outcomes[name]), seed, rate)
+            rate: _interval([(r.case, value(r.outcomes[name])) for r in records], seed, rate)
             for rate, value in _RATES.items()
         },
     }
 
 
 def _interval(
-    records: Sequence[Record], value: Callable[[Record], float | None], seed: int, rate: str
+    values: Iterable[tuple[str, float | None]], seed: int, rate: str
 ) -> list[float] | None:
-    """Return the bootstrap interval of a mean; None where no value, or one that is no number."""
+    """Return the bootstrap interval of a mean over cases, each value with the case it is of.
+
+    None where there is no value, or one that is no number.
+    """
     clusters: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        number = value(record)
-        if number is not None:
-            clusters[record.case].append(number)
+    for case, value in values:
+        if value is not None:
+            clusters[case].append(value)
     sums = [sum(numbers) for numbers in clusters.values()]
     if not sums or not all(map(math.isfinite, sums)):
         return None
@@ -215,14 +217,12 @@ def _difference(
     first, second = pair
     entry: dict[str, Any] = {"task": task, "strategy": second, "against": first}
     for rate in _PAIRED:
-
-        def delta(record: Record, value: Value = _RATES[rate]) -> float | None:
-            a, b = value(record.outcomes[first]), value(record.outcomes[second])
-            return None if a is None or b is None else b - a
-
-        deltas = [number for record in records if (number := delta(record)) is not None]
-        entry[rate] = _rounded(fmean(deltas), _DIGITS[rate]) if deltas else None
-        entry[f"{rate}_ci"] = _interval(records, delta, seed, rate)
+        value = _RATES[rate]
+        pairs = [(r.case, value(r.outcomes[first]), value(r.outcomes[second])) for r in records]
+        deltas = [(case, b - a) for case, a, b in pairs if a is not None and b is not None]
+        mean = fmean(delta for _, delta in deltas) if deltas else None
+        entry[rate] = _rounded(mean, _DIGITS[rate])
+        entry[f"{rate}_ci"] = _interval(deltas, seed, rate)
     return entry
 
 

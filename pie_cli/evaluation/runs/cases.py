@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pie_cli.evaluation.cases.case import EvalCase
 from pie_cli.evaluation.runs.outcomes import Outcome, Record
 from pie_cli.evaluation.runs.trial import FULL, Laboratory, Question, score
-from pie_cli.plan.alignment import Alignment, align
+from pie_cli.plan.plan import Alignment, align
 from pie_cli.plan.strategies import Strategy
 from pie_cli.prompt.assembly import Prompt
 

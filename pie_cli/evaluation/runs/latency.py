@@ -52,6 +52,7 @@ PATH = "source.py"
 """What the prompt's head calls the text."""
 
 _EXACT = ("full", "prefix")
+_PHASES = ("tokenize", "diff", "update", "forward", "first_token", "line")
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 
@@ -280,7 +281,11 @@ class _Bench:
         kind, tokens, strategy = key
         samples, verdicts = self._samples[key], self._verdicts[key]
         timed = full if strategy == "full" else samples
-        first_token, line = _spread(timed, "first_token"), _spread(timed, "line")
+        times = {phase: _spread(timed, phase) for phase in _PHASES}
+        saved = {
+            phase: 100.0 * (1.0 - times[phase].median / _spread(full, phase).median)
+            for phase in ("first_token", "line")
+        }
         return Row(
             strategy=strategy,
             context_tokens=self._context,
@@ -288,15 +293,13 @@ class _Bench:
             edit_tokens=tokens,
             prompt_tokens=median_high(sample.tokens.total for sample in samples),
             encoded_tokens=median_high(sample.tokens.encoded for sample in samples),
-            tokenize_ms=_spread(timed, "tokenize"),
-            diff_ms=_spread(timed, "diff"),
-            update_ms=_spread(timed, "update"),
-            forward_ms=_spread(timed, "forward"),
-            first_token_ms=first_token,
-            line_ms=line,
-            reduction_pct=Reduction(
-                _saved(first_token, _spread(full, "first_token")), _saved(line, _spread(full, "line"))
-            ),
+            tokenize_ms=times["tokenize"],
+            diff_ms=times["diff"],
+            update_ms=times["update"],
+            forward_ms=times["forward"],
+            first_token_ms=times["first_token"],
+            line_ms=times["line"],
+            reduction_pct=Reduction(**saved),
             agreement_pct=100.0 * sum(verdicts) / len(verdicts),
             measurements=len(timed),
             compared=len(verdicts),
@@ -318,11 +321,6 @@ def _shortened(session: EditSession, text: str) -> EditSession:
 
 def _spread(predictions: Sequence[Prediction], phase: str) -> Spread:
     return Spread.of([getattr(prediction.timings_ms, phase) for prediction in predictions])
-
-
-def _saved(time: Spread, full: Spread) -> float:
-    """Return the time saved, in per cent of full recompute's; negative where there is none."""
-    return 100.0 * (1.0 - time.median / full.median)
 
 
 def _prompt_limit(

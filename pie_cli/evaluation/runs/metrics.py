@@ -8,7 +8,6 @@ import torch
 from rapidfuzz import fuzz
 from torch import Tensor
 
-
 KeysValues: TypeAlias = Sequence[tuple[Tensor, Tensor]]
 """Of each layer the keys and values [H, S, D], as a probe gives them."""
 

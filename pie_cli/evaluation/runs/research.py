@@ -19,6 +19,7 @@ Source:
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -32,9 +33,7 @@ from pie_cli.engine.model import CausalModel
 from pie_cli.engine.protocol import Decoding, Line
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
-from pie_cli.errors import ModelError
-from pie_cli.plan.alignment import Alignment
-from pie_cli.plan.plan import Plan, make_plan
+from pie_cli.plan.plan import Alignment, Plan, make_plan
 from pie_cli.plan.strategies import Budget, Evict, Strategy
 from pie_cli.text.matching import KeptRun
 
@@ -87,16 +86,7 @@ class ResearchEngine(EditedEngine):
 
 
 def with_research(model: PreparedModel) -> PreparedModel:
-    """Return a model whose sessions can follow any strategy.
-
-    Raises:
-        ModelError: a model whose cache is edited up to a length only.
-    """
-    if model.capability.limit is not None:
-        raise ModelError(
-            f"the cache of {model.name} is edited up to {model.capability.limit:,} tokens only",
-            "leave out strategies with deviation or evict, or name another model",
-        )
+    """Return a model whose sessions can follow any strategy."""
     causal, rotation = model.loaded.model, model.rotation
 
     def make(capacity: int) -> ResearchEngine:
@@ -173,10 +163,8 @@ def deviating_positions(
     first.splice(plan.kept, length, ModelRotation(rotation.layers[:LAYERS]))
     layer = first.slot_layers[-1]
     keys, values = layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()
-    try:
+    with suppress(_EnoughError):
         encode(model, first, token_ids[start:], range(start, length), ())
-    except _EnoughError:
-        pass
     index = torch.tensor(stale, device=layer.keys.device)
     deviation = _deviation(keys, layer.keys, index) + _deviation(values, layer.values, index)
     chosen = torch.topk(deviation, min(len(stale), budget.of(length))).indices.tolist()

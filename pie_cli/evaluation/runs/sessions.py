@@ -14,7 +14,7 @@ from pie_cli.evaluation.cases.case import EvalSession, Gap
 from pie_cli.evaluation.runs.cases import changed_tokens, moved_tokens, truncated
 from pie_cli.evaluation.runs.outcomes import Outcome, Record
 from pie_cli.evaluation.runs.trial import FULL, Laboratory, Question, Trial, score
-from pie_cli.plan.alignment import Alignment, align
+from pie_cli.plan.plan import Alignment, align
 from pie_cli.plan.strategies import Strategy
 from pie_cli.session import EditSession
 from pie_cli.text.edit import Edit, split_lines

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
-from pie_cli.engine.clock import stamp
+from pie_cli.engine.device import stamp
+from pie_cli.engine.edited import EditedEngine
+from pie_cli.engine.plain.threshold import ThresholdEngine
 from pie_cli.engine.probe import Probe
 from pie_cli.errors import CacheCapacityError, InputError, ModelError
 from pie_cli.evaluation.cases.case import Gap
@@ -86,7 +88,7 @@ class Laboratory:
         layout: of prompts, one of `LAYOUTS`.
 
     Raises:
-        CacheCapacityError: a context beyond the window, or no room for a line in it.
+        CacheCapacityError: a context beyond the window or what is edited, or no room for a line.
         InputError: a layout that the model does not know.
         ModelError: a model whose cache is not edited: every strategy would be full recompute.
     """
@@ -104,6 +106,12 @@ class Laboratory:
                 f"a context of {context_tokens} tokens exceeds the window of {model.name}: "
                 f"{model.window}",
                 f"give --context-tokens up to {model.window}",
+            )
+        limit = model.capability.limit
+        if limit is not None and context_tokens + max_tokens > limit:
+            raise CacheCapacityError(
+                f"the cache of {model.name} is edited up to {limit:,} tokens, the line included",
+                f"give --context-tokens up to {limit - max_tokens}",
             )
         if not model.capability.edits:
             raise ModelError(
@@ -136,15 +144,16 @@ class Laboratory:
         """Give a session a new text and look at its answer, and at what its cache holds then."""
         prediction = session.update(gap.text, at=gap.cursor)
         engine, prompt = session.engine, session.prompt
-        assert engine is not None
+        assert isinstance(engine, EditedEngine | ThresholdEngine)
         assert prompt is not None
-        held, encoded = prompt.token_ids, prediction.tokens.encoded
+        held: Sequence[int] = prompt.token_ids
+        encoded = prediction.tokens.encoded
         if isinstance(engine, ResearchEngine):
             held, encoded = engine.held, engine.encoded
         probe = Probe(self._model.loaded.model, engine, held)
         logits = probe.next_logits()
-        if prompt.taken.text:
-            choices = self._model.tokenizer.tokens_starting_with(prompt.taken.text.encode())
+        if prompt.healed.text:
+            choices = self._model.tokenizer.tokens_starting_with(prompt.healed.text.encode())
             logits = logits[list(choices)]
         whole = len(held) == len(prompt.token_ids)
         states = probe.keys_values() if whole else None
@@ -161,12 +170,11 @@ def laid_out(model: PreparedModel, layout: str) -> PreparedModel:
         return model
     if layout == "plain":
         return replace(model, fim=None)
-    known = model.fim.layouts if model.fim else {}
-    for order in known:
-        if order == layout:
+    for order in model.fim.layouts if model.fim else ():
+        if model.fim and order == layout:
             return replace(model, fim=model.fim.only(order))
     raise InputError(
-        f"{model.name} has no layout {layout}", f"use one of {', '.join(('auto', 'plain', *known))}"
+        f"{model.name} fills in no middle as {layout}", "use --layout auto for what it can"
     )
 
 

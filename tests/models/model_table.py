@@ -1,6 +1,6 @@
 """Write the table of docs/models.md: what the gate says of every causal model type.
 
-    python -m pie_cli.evaluation.report.model_table docs/models.md
+    python -m tests.models.model_table docs/models.md
 
 Each type that transformers maps to a causal language model is built tiny and random, judged by the
 gate, and set in a row. It happens in a process beside this one, which is started again after a type
@@ -151,7 +151,7 @@ def judge_type(model_type: str) -> Row:
     """Build a tiny model of a type and judge it."""
     from pie_cli.engine.gate.check import check_model
     from pie_cli.engine.gate.verdicts import UnusableModel
-    from pie_cli.models.tiny import build_tiny
+    from tests.models.tiny import build_tiny
 
     try:
         model = build_tiny(model_type)
@@ -194,7 +194,7 @@ def _escaped(reason: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Rewrite the table in a document."""
-    from pie_cli.models.tiny import causal_types
+    from tests.models.tiny import causal_types
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("document", type=Path, help="a Markdown file with the table's markers")

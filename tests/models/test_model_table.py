@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pie_cli.evaluation.report import model_table
-from pie_cli.evaluation.report.model_table import (
+from pie_cli.models.quiet import hushed
+from tests.models import model_table
+from tests.models.model_table import (
     BEGIN,
     END,
     Row,
@@ -17,8 +18,7 @@ from pie_cli.evaluation.report.model_table import (
     survey,
     to_markdown,
 )
-from pie_cli.models.quiet import hushed
-from pie_cli.models.tiny import build_tiny, causal_types
+from tests.models.tiny import build_tiny, causal_types
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 ROWS = [
