@@ -88,6 +88,11 @@ def test_names_of_models_are_checked_without_torch():
     assert "torch" not in loaded_by("import pie_cli.models.registry, pie_cli.config")
 
 
+def test_the_workspace_knows_no_model_code_no_files_and_no_terminal():
+    loaded = loaded_by("import pie_cli.workspace.workspace")
+    assert loaded & {"torch", "transformers", "watchdog", "typer", "click", "rich"} == set()
+
+
 def readme_lines() -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line.startswith("python3 -m venv ")]

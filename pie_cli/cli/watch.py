@@ -140,12 +140,8 @@ def watch_paths(
             must_open = first is not None and first.path in targets.files
             events = workspace.events(first, must_open=must_open)
             try:
-                with FileDocuments(
-                    changes,
-                    documents,
-                    named=[*targets.files, *targets.context],
-                    shortfall=lambda: changes.shortfall,
-                ):
+                named_files = [*targets.files, *targets.context]
+                with FileDocuments(changes, documents, named=named_files):
                     _follow(events, tell, interrupts)
             except KeyboardInterrupt:
                 pass

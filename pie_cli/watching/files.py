@@ -4,11 +4,11 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import final
+from typing import Protocol, final
 
 from pie_cli.errors import InputError, PieError
 from pie_cli.watching.tree import MAX_FILE_BYTES
@@ -105,6 +105,17 @@ def shown_path(path: Path) -> str:
         return absolute.as_posix()
 
 
+class ChangeSets(Protocol):
+    """What a watcher gives."""
+
+    @property
+    def shortfall(self) -> PieError | None:
+        """Why something is not being watched; None where all is."""
+
+    def __iter__(self) -> Iterator[Collection[Path]]:
+        """Block until files may have changed, and say which, the last one last."""
+
+
 @final
 class FileDocuments:
     """Reads files as they change, in a thread of its own, and writes their texts to the documents.
@@ -118,28 +129,24 @@ class FileDocuments:
     which ends with the change sets.
 
     Args:
-        changes: blocks until files may have changed, and says which, the last one last; ends when
-            the documents' stop is set.
+        changes: from a watcher; they end when the documents' stop is set.
         documents: written to; they know the texts from the start.
         named: the files that the user named.
         read: reads a file, which the user named or not.
-        shortfall: asked after each change set whether something is not being watched.
     """
 
     def __init__(
         self,
-        changes: Iterable[Collection[Path]],
+        changes: ChangeSets,
         documents: Documents,
         *,
         named: Collection[Path] = (),
         read: Callable[[Path, bool], str] = read_watched,
-        shortfall: Callable[[], PieError | None] = lambda: None,
     ) -> None:
         self._changes = changes
         self._documents = documents
         self._named = frozenset(named)
         self._read = read
-        self._shortfall = shortfall
         self._noted: PieError | None = None
         self._thread = threading.Thread(target=self._follow, name="pie-files", daemon=True)
 
@@ -183,10 +190,9 @@ class FileDocuments:
 
     def _look_at(self, paths: Collection[Path]) -> None:
         for path in paths:
-            self._documents.wait_for_room()
-            if self._documents.stopped:
-                return
             self.look(path)
+            if not self._documents.wait_for_room():
+                return
 
     def _passed_over(self, path: Path, error: InputError) -> bool:
         """Deal with a file of a folder that is no failure: one that went, one that is no text."""
@@ -201,7 +207,7 @@ class FileDocuments:
 
     def _note_shortfall(self) -> None:
         """Pass on what is not watched, once."""
-        error = self._shortfall()
+        error = self._changes.shortfall
         if error is not None and error is not self._noted:
             self._noted = error
             self._documents.note(error)

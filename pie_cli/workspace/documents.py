@@ -13,7 +13,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, final
 
-from pie_cli.errors import PieError
+from pie_cli.errors import InputError, PieError
+from pie_cli.text.edit import Edit
 
 _STOP_CHECK_S = 0.1
 
@@ -27,7 +28,7 @@ class Document:
 
     Attributes:
         path: of the document.
-        version: counts from 0, of this document alone.
+        version: of this document alone; an editor's own, else counted from 0.
         text: whole.
     """
 
@@ -43,10 +44,12 @@ class Change:
     Attributes:
         number: counts from 1, over all documents and failures.
         document: the new version.
+        edit: what changed, where whoever saw it knows; else it is found when it is needed.
     """
 
     number: int
     document: Document
+    edit: Edit | None = None
 
     @property
     def path(self) -> Path:
@@ -92,19 +95,19 @@ class Taken:
 
     Attributes:
         items: everything, in the order in which it came.
+        newest: the newest change of all; None if none came.
+        superseded: the changes that came before the newest.
     """
 
     items: tuple[Item, ...] = ()
+    newest: Change | None = None
+    superseded: tuple[Change, ...] = ()
 
-    @property
-    def newest(self) -> Change | None:
-        """The newest change of all; None if none came."""
-        return next((item for item in reversed(self.items) if isinstance(item, Change)), None)
-
-    @property
-    def superseded(self) -> tuple[Change, ...]:
-        """The changes that came before the newest."""
-        return tuple(item for item in self.items if isinstance(item, Change))[:-1]
+    @classmethod
+    def of(cls, *items: Item) -> "Taken":
+        """Find the newest of what came."""
+        changes = [item for item in items if isinstance(item, Change)]
+        return cls(items, changes[-1] if changes else None, tuple(changes[:-1]))
 
 
 @dataclass
@@ -163,14 +166,31 @@ class Documents:
         with self._writing:
             return self._next_version(path, text)
 
-    def change(self, path: Path, text: str) -> Change | None:
-        """Take in a document's text; None where it is the one that it had."""
+    def change(self, path: Path, to: str | Edit, version: int | None = None) -> Change | None:
+        """Take in what a document has become; None where it is the text that it had.
+
+        Args:
+            path: of the document.
+            to: the whole text, or the edit that leads to it.
+            version: the editor's; by default the last one and 1.
+
+        Raises:
+            InputError: the edit is of another text than the last, or the version no later one.
+        """
+        text, edit = (to.after, to) if isinstance(to, Edit) else (to, None)
         with self._writing:
             known = self._known.get(path)
+            if edit is not None and (known is None or not known.has(edit.before)):
+                raise InputError(f"an edit of {path} is of another text", "send the whole text")
+            if known is not None and version is not None and version <= known.version:
+                raise InputError(
+                    f"version {version} of {path} came after {known.version}",
+                    "send versions in their order",
+                )
             if known is not None and known.has(text):
                 return None
             self._last_number += 1
-            change = Change(self._last_number, self._next_version(path, text))
+            change = Change(self._last_number, self._next_version(path, text, version), edit)
             self._put(change)
             # After the change itself: who sees the number finds the change in the stream.
             self._newest = (change.number, path)
@@ -201,11 +221,16 @@ class Documents:
         self.stop.set()
         self._stream.put(None)
 
-    def wait_for_room(self) -> None:
-        """Wait while very many changes are unsettled, unless the end has come."""
+    def wait_for_room(self) -> bool:
+        """Wait while very many changes are unsettled.
+
+        Returns:
+            Whether to go on; false when the end has come.
+        """
         while len(self._unsettled) >= self._most_waiting and not self.stop.is_set():
             self._room.wait(_STOP_CHECK_S)
             self._room.clear()
+        return not self.stop.is_set()
 
     # --- who asks ----------------------------------------------------------------------------
 
@@ -255,7 +280,7 @@ class Documents:
                 item = self._stream.get_nowait()
         if self.stopped and self._error is not None:
             raise self._error
-        return Taken(tuple(items))
+        return Taken.of(*items)
 
     def settle(self, number: int) -> None:
         """Note that a change or a failure was told of."""
@@ -279,9 +304,10 @@ class Documents:
         newest, newest_path = self._newest
         return newest > number and newest_path != path
 
-    def _next_version(self, path: Path, text: str) -> Document:
+    def _next_version(self, path: Path, text: str, version: int | None = None) -> Document:
         known = self._known.get(path)
-        version = known.version + 1 if known else 0
+        if version is None:
+            version = known.version + 1 if known else 0
         self._known[path] = _Known(version, text)
         return Document(path, version, text)
 

@@ -151,9 +151,10 @@ class Workspace:
                 yield Noted(item.error)
 
     def _changed(self, change: Change) -> None:
+        path = change.document.path
         if self._context is not None:
-            self._context.changed(change.path)
-        if change.path not in self._only_context:
+            self._context.changed(path)
+        if path not in self._only_context:
             self._active = change.document
 
     def _lost(self, path: Path) -> None:
@@ -225,7 +226,8 @@ class Workspace:
         """Update a session, or open it, which another document's change breaks off."""
         if used.document is not None:
             should_stop = partial(self._documents.overtaken, change.number)
-            prediction = used.session.update(document.text, should_stop, context=before)
+            known = change.edit if change.document is document else None
+            prediction = used.session.update(known or document.text, should_stop, context=before)
         else:
             with self._progress(used.session.path) as show:
 

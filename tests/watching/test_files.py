@@ -15,6 +15,22 @@ MISSING = InputError("there is no file")
 LONGEST_S = 60
 
 
+class Changes:
+    """Change sets, and perhaps a reason why something is not watched."""
+
+    def __init__(self, *sets: list[Path], shortfall: PieError | None = None) -> None:
+        self.sets = sets
+        self.shortfall = shortfall
+
+    def __iter__(self) -> Iterator[list[Path]]:
+        return iter(self.sets)
+
+
+class Broken(Changes):
+    def __iter__(self) -> Iterator[list[Path]]:
+        raise InputError("the folder cannot be read")
+
+
 class Disk:
     """Files as a test wants them, and what the documents say of them."""
 
@@ -24,7 +40,7 @@ class Disk:
         for name, text in known.items():
             self.documents.open(Path(f"src/{name}.py"), text)
         self.named = named
-        self.files = FileDocuments((), self.documents, named=named, read=self.read)
+        self.files = FileDocuments(Changes(), self.documents, named=named, read=self.read)
 
     def read(self, path: Path, named: bool) -> str:
         assert named == (path in self.named)
@@ -82,7 +98,7 @@ def test_a_huge_file_of_a_folder_is_said_once_and_one_that_was_named_is_read(
     path.write_text("x" * (MAX_FILE_BYTES + 1))
     for named in ((), (path,)):
         documents = Documents()
-        files = FileDocuments((), documents, named=named)
+        files = FileDocuments(Changes(), documents, named=named)
         files.look(path)
         files.look(path)
         [item] = documents.take(0).items
@@ -96,7 +112,7 @@ def test_a_storm_of_saves_waits_in_bounded_memory_and_nothing_is_lost() -> None:
     documents = Documents()
     seen: list[int] = []
     most = 0
-    with FileDocuments([paths], documents, read=lambda path, named: path.name):
+    with FileDocuments(Changes(paths), documents, read=lambda path, named: path.name):
         while len(seen) < len(paths):
             items = documents.take(LONGEST_S).items
             assert items or not documents.stopped
@@ -112,7 +128,7 @@ def test_a_storm_of_saves_waits_in_bounded_memory_and_nothing_is_lost() -> None:
 def test_saves_that_nobody_takes_do_not_keep_a_watch_from_ending_and_are_not_lost() -> None:
     paths = [Path(f"{n}.py") for n in range(2_000)]
     documents = Documents()
-    with FileDocuments([paths], documents, read=lambda path, named: path.name) as files:
+    with FileDocuments(Changes(paths), documents, read=lambda path, named: path.name) as files:
         documents.take(LONGEST_S)
     assert not files._thread.is_alive()
     numbers = [one.number for one in documents.unsettled()]
@@ -120,13 +136,9 @@ def test_saves_that_nobody_takes_do_not_keep_a_watch_from_ending_and_are_not_los
 
 
 def test_a_watch_that_breaks_off_raises_where_changes_are_taken() -> None:
-    def broken() -> Iterator[list[Path]]:
-        raise InputError("the folder cannot be read")
-        yield
-
     documents = Documents()
     with (
-        FileDocuments(broken(), documents),
+        FileDocuments(Broken(), documents),
         pytest.raises(InputError, match="the folder"),
     ):
         documents.take(LONGEST_S)
@@ -136,7 +148,7 @@ def test_a_watch_that_breaks_off_raises_where_changes_are_taken() -> None:
 def test_what_is_not_watched_is_noted_once() -> None:
     short = PieError("only some folders are watched")
     documents = Documents()
-    with FileDocuments([[], [], []], documents, shortfall=lambda: short):
+    with FileDocuments(Changes([], [], [], shortfall=short), documents):
         items = []
         while not documents.stopped:
             items += documents.take(LONGEST_S).items

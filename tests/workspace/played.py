@@ -81,7 +81,7 @@ class Played:
             )
             self.left[self.number] = item
             items.append(item)
-        return Taken(tuple(items))
+        return Taken.of(*items)
 
     def newer_than(self, number: int) -> bool:
         return self.looks.get(number, 1) <= 0

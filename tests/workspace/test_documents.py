@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pie_cli.errors import InputError
+from pie_cli.text.edit import Edit
 from pie_cli.workspace.documents import Change, Document, Documents, Failure, Gone, Note, Taken
 from tests.workspace.played import documents_with
 
@@ -39,14 +40,14 @@ def test_the_newest_change_wins_and_the_others_are_named() -> None:
 def test_an_unchanged_text_is_no_change() -> None:
     documents = changed("a", "b", "b", "a", "a")
     changes = (Change(1, Document(X, 1, "b")), Change(2, Document(X, 2, "a")))
-    assert documents.take(0) == Taken(changes)
+    assert documents.take(0) == Taken.of(*changes)
     assert documents.get(X) == Document(X, 2, "a")
 
 
 def test_a_failure_that_lasts_is_one_and_does_not_overtake() -> None:
     binary = InputError("x.py is binary")
     documents = changed(MISSING, MISSING, binary)
-    assert documents.take(0) == Taken((Failure(1, X, MISSING), Failure(2, X, binary)))
+    assert documents.take(0) == Taken.of(Failure(1, X, MISSING), Failure(2, X, binary))
     assert not documents.newer_than(0)
     assert documents.get(X) is None
 
@@ -67,6 +68,30 @@ def test_numbers_count_over_all_documents_and_versions_in_each() -> None:
     assert documents.moved_on(2, B)
     assert not documents.moved_on(2, A)
     assert not documents.moved_on(3, B)
+
+
+def test_an_edit_that_an_editor_knows_comes_along_and_its_version_counts() -> None:
+    documents = documents_with(a="1\n")
+    edit = Edit.between("1\n", "1\n2\n")
+    assert documents.change(A, edit, 7) == Change(1, Document(A, 7, "1\n2\n"), edit)
+    assert documents.change(A, "3\n") == Change(2, Document(A, 8, "3\n"))
+
+
+def test_an_edit_of_another_text_and_a_version_from_the_past_are_refused_and_change_nothing() -> (
+    None
+):
+    documents = documents_with(a="1\n")
+    edit = Edit.between("2\n", "3\n")
+    with pytest.raises(InputError, match="another text"):
+        documents.change(A, edit)
+    with pytest.raises(InputError, match="another text"):
+        documents.change(B, edit)
+    for version in (0, -1):
+        with pytest.raises(InputError, match="came after 0"):
+            documents.change(A, "3\n", version)
+    assert documents.get(A) == Document(A, 0, "1\n")
+    assert documents.take(0) == Taken()
+    assert documents.unsettled() == ()
 
 
 def test_a_document_that_is_removed_is_gone_once_and_new_when_it_comes_back() -> None:
@@ -118,7 +143,7 @@ def test_what_wakes_a_waiting_worker() -> None:
         documents = Documents()
         thread = threading.Thread(target=act, args=(documents,))
         thread.start()
-        assert documents.take(60) == Taken(items)
+        assert documents.take(60) == Taken.of(*items)
         thread.join()
 
 
@@ -128,11 +153,10 @@ def test_writers_wait_for_room_until_changes_are_settled_or_the_end_has_come() -
 
     def write() -> None:
         for number in range(100):
-            documents.wait_for_room()
-            if documents.stopped:
-                return
             documents.change(A, str(number))
             written.append(number)
+            if not documents.wait_for_room():
+                return
 
     thread = threading.Thread(target=write)
     thread.start()

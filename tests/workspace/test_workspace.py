@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pie_cli.errors import CacheCapacityError, InputError
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Prediction
 from pie_cli.session import EditSession, OnProgress
+from pie_cli.text.edit import Edit
 from pie_cli.workspace.context import Context
 from pie_cli.workspace.documents import Document, Documents
 from pie_cli.workspace.events import Event, Noted, Predicted, Superseded
@@ -191,6 +193,33 @@ def test_while_a_document_is_opened_a_change_of_another_breaks_that_off(
     assert opened[:3] == ["a.py", "a.py", "b.py"], "a change of the same document waits"
     assert run.told[:2] == [("superseded", 1), ("superseded", 2)]
     assert run.tally.saves == 3
+
+
+def test_an_edit_that_is_known_reaches_the_session_and_a_superseded_one_does_no_harm(
+    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | Edit] = []
+    update = EditSession.update
+
+    def updating(session: EditSession, to: str | Edit, *rest: Any, **named: Any) -> Prediction:
+        seen.append(to)
+        return update(session, to, *rest, **named)
+
+    monkeypatch.setattr(EditSession, "update", updating)
+    documents = documents_with(a=SOURCE)
+    run = Run(tiny_model, documents, compare="none")
+    events = run.workspace.events(documents.get(A))
+    assert isinstance(next(events), Predicted)
+    texts = [SOURCE, FIRST, SECOND, SECOND + "x = 1\n"]
+    edits = [Edit.between(*pair) for pair in pairwise(texts)]
+    documents.change(A, edits[0])
+    assert isinstance(next(events), Predicted)
+    documents.change(A, edits[1])
+    documents.change(A, edits[2])
+    assert isinstance(next(events), Superseded)
+    assert isinstance(next(events), Predicted)
+    assert seen == [edits[0], edits[2]]
+    assert run.pool.use("a.py").session.text == texts[-1]
 
 
 class Interrupted(Exception):
