@@ -101,10 +101,23 @@ class PreparedModel(EditableModel):
 
     @property
     def notice(self) -> str | None:
-        """Why this model's cache is not edited, or not always, and what runs then; one line."""
+        """Why this model's cache or a middle is used less than it might be; one line."""
+        cache = super().notice
         if self.gate is None:
-            return f"the cache is not edited: {self.refusal}; runs {self.capability.instead}"
-        return super().notice
+            cache = f"the cache is not edited: {self.refusal}; runs {self.capability.instead}"
+        return "; ".join(filter(None, (cache, self.no_fim))) or None
+
+    @property
+    def no_fim(self) -> str | None:
+        """Why no middle is filled in though the tokenizer has tokens for it; one line, or None."""
+        loaded, token_id = self.loaded, self.tokenizer.token_id
+        known = find_format(token_id, loaded.fim_ids)
+        if known is None or find_format(token_id, loaded.fim_ids, loaded.rows) is not None:
+            return None
+        return (
+            f"no middle is filled in: tokens of {known.family} for it lie beyond the model's"
+            f" {loaded.rows:,} rows"
+        )
 
 
 def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
@@ -142,7 +155,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
         bos_id=loaded.bos_id,
         eos_ids=loaded.eos_ids,
         tokenizer=tokenizer,
-        fim=find_format(tokenizer.token_id),
+        fim=find_format(tokenizer.token_id, loaded.fim_ids, loaded.rows),
         capability=new_engine(0).capability,
         new_engine=new_engine,
         loaded=loaded,

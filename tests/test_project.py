@@ -19,6 +19,8 @@ HOMES = {
     "pathspec": ["watching/ignoring.py"],
     "rapidfuzz": ["text/matching.py", "evaluation/runs/metrics.py", "models/nano/*"],
     "accelerate": ["evaluation/runs/sharing.py"],
+    "gguf": ["models/gguf/*"],
+    "platformdirs": ["folders.py"],
     "typer": ["cli/*"],
     "huggingface_hub": ["evaluation/cases/records.py", "models/*"],
     "transformers": [
@@ -28,6 +30,7 @@ HOMES = {
         "engine/stock.py",
         "engine/plain/model.py",
         "models/*",
+        "models/gguf/*",
         "models/nano/*",
     ],
     "matplotlib": ["evaluation/report/figures.py"],

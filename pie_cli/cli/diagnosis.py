@@ -43,6 +43,7 @@ class Diagnosis:
         gate_ms: that the gate took; None after a refusal.
         fim: family of its tokens for filling in a middle; None without any that are known.
         fim_order: in which the sides of a middle stand in its prompts, likewise.
+        no_fim: why not, where it has tokens that cannot be used; else None.
     """
 
     editable: bool
@@ -56,6 +57,7 @@ class Diagnosis:
     gate_ms: float | None
     fim: str | None
     fim_order: str | None
+    no_fim: str | None
 
 
 def describe(model: PreparedModel) -> Diagnosis:
@@ -73,6 +75,7 @@ def describe(model: PreparedModel) -> Diagnosis:
         gate_ms=gate.cost_ms if gate else None,
         fim=fim.family if fim else None,
         fim_order=fim.order if fim else None,
+        no_fim=model.no_fim,
     )
 
 

@@ -135,6 +135,7 @@ def _disk_facts(source: ModelSource, disk: OnDisk) -> Iterator[tuple[str, str]]:
     where = {
         Origin.EMBEDDED: "embedded",
         Origin.FOLDER: "a folder",
+        Origin.GGUF: "a GGUF file",
         Origin.HUB: f"{source.location} on the hub",
     }
     yield "origin", where[source.origin]
@@ -152,7 +153,7 @@ def _model_facts(checked: Checked) -> Iterator[tuple[str, str]]:
     yield "family", str(loaded.model.config.model_type)
     yield "window", f"{loaded.window:,} tokens"
     known = f"tokens of {diagnosis.fim}, {diagnosis.fim_order}" if diagnosis.fim else ""
-    yield "FIM", known or "no tokens known"
+    yield "FIM", known or diagnosis.no_fim or "no tokens known"
     for group in diagnosis.rope:
         yield f"layers {_ranges(group.layers)}", _rope(group)
     if not diagnosis.editable:

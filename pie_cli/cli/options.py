@@ -12,8 +12,8 @@ Model: TypeAlias = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="pie-nano (embedded), an alias from `pie models`, a hub name, or a folder.",
-        metavar="NAME|FOLDER",
+        help="pie-nano (embedded), a name from `pie models`, a hub name, a folder or a GGUF file.",
+        metavar="NAME|FOLDER|FILE",
     ),
 ]
 At: TypeAlias = Annotated[

@@ -9,6 +9,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from pie_cli.errors import ModelError
 from pie_cli.models.checkpoint import inspect_folder
+from pie_cli.models.gguf.files import parts_of
 from pie_cli.models.registry import ModelSource, Origin
 
 
@@ -39,6 +40,10 @@ def look_up(source: ModelSource) -> OnDisk:
     """Tell what lies on the disk of a model; reads headers, no weights."""
     if source.origin is Origin.HUB:
         return _look_up_hub(source.location)
+    if source.origin is Origin.GGUF:
+        parts = parts_of(Path(source.location))
+        size = sum(path.stat().st_size for path in parts)
+        return OnDisk(Presence.COMPLETE, parts[0], size)
     folder = Path(source.location)
     return _judged(folder, _size(folder))
 

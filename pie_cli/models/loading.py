@@ -1,26 +1,20 @@
 """Load a model with its tokenizer: checked, on its device, in its dtype, silently."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from pie_cli.config import DTYPES, check_dtype
-from pie_cli.errors import CacheCapacityError, DeviceError, ModelError, PieError
+from pie_cli.errors import CacheCapacityError, DeviceError, ModelError
 from pie_cli.models import hub
 from pie_cli.models import random_weights as random_models
 from pie_cli.models.checkpoint import Checkpoint, inspect_folder, read_json, verify_checksums
 from pie_cli.models.devices import available_bytes, can_map, pick_device
-from pie_cli.models.faults import check_config, explain, one_line, quantization
+from pie_cli.models.faults import check_config, explain, quantization
 from pie_cli.models.quiet import Progress, hushed
 from pie_cli.models.registry import (
     EMBEDDED,
@@ -29,6 +23,15 @@ from pie_cli.models.registry import (
     Origin,
     resolve,
     shape_of,
+)
+from pie_cli.models.tokenizers import (
+    check_vocabulary,
+    count_rows,
+    find_bos,
+    find_eos,
+    load_tokenizer,
+    read_fim_ids,
+    top_id,
 )
 
 T = TypeVar("T")
@@ -57,7 +60,9 @@ class LoadedModel:
         window: positions that the model was made for.
         n_params: parameters, tied ones counted once.
         weights_bytes: memory that they take.
+        rows: of the embedding: token ids below this can be used.
         random_weights: whether they are random: fit for latency, not for predictions.
+        fim_ids: tokens for filling in a middle, by role, where the model's file names them.
     """
 
     model: PreTrainedModel
@@ -70,7 +75,9 @@ class LoadedModel:
     window: int
     n_params: int
     weights_bytes: int
+    rows: int
     random_weights: bool = False
+    fim_ids: Mapping[str, int] = field(default_factory=dict)
 
 
 def load(
@@ -147,12 +154,15 @@ def _load(
     on_progress: Progress | None,
 ) -> LoadedModel:
     """Load real weights from wherever they are."""
-    folder = _folder_of(source, trust_remote_code, on_progress)
+    if source.origin is Origin.GGUF:
+        folder, dtype = _converted(source, device, dtype, on_progress)
+    else:
+        folder = _folder_of(source, trust_remote_code, on_progress)
     checkpoint = inspect_folder(folder)
     check_config(folder, checkpoint.config, with_code=trust_remote_code)
     if source.origin is Origin.EMBEDDED:
         verify_checksums(folder)
-    tokenizer = _load_tokenizer(folder, trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code)
     if quantization(checkpoint.config) is not None and dtype == "auto":
         # What unpacks the weights yields the type that they were made for, on a CPU as well.
         dtype = pick_dtype(_config_dtype(checkpoint), device, None)
@@ -160,7 +170,7 @@ def _load(
     _require_memory(_resident_bytes(checkpoint, dtype), device, source.name)
     placed = _placement(checkpoint, device)
     model = _load_weights(checkpoint, dtype, placed, trust_remote_code, attn_implementation)
-    _check_vocabulary(folder, tokenizer, model)
+    check_vocabulary(folder, tokenizer, model)
     if placed is None:
         model.to(torch.device(device))  # type: ignore[arg-type, unused-ignore]
     elif model.device.type == "meta":
@@ -171,7 +181,9 @@ def _load(
     stored = checkpoint.config
     if (folder / "generation_config.json").is_file():
         stored = {**stored, "generation": read_json(folder / "generation_config.json")}
-    return _finish(source, model, tokenizer, device, dtype, _eos_ids(tokenizer, model, stored))
+    eos_ids = find_eos(tokenizer, model, stored)
+    fim_ids = read_fim_ids(folder)
+    return _finish(source, model, tokenizer, device, dtype, eos_ids, fim_ids=fim_ids)
 
 
 def _build(source: ModelSource, device: str, dtype: str, attn_implementation: str) -> LoadedModel:
@@ -180,16 +192,16 @@ def _build(source: ModelSource, device: str, dtype: str, attn_implementation: st
     dtype = pick_dtype(dtype, device, "bfloat16")
     size = getattr(torch, dtype).itemsize
     _require_memory(shape.n_params * size, device, source.name)
-    tokenizer = _load_tokenizer(_embedded_folder(), False)
+    tokenizer = load_tokenizer(_embedded_folder(), False)
     model = random_models.build(
         shape,
         device,
         dtype,
         attn_implementation=attn_implementation,
-        tokens=_top_id(tokenizer) + 1,
+        tokens=top_id(tokenizer) + 1,
     )
-    _check_vocabulary(EMBEDDED_FOLDER, tokenizer, model)
-    eos_ids = _eos_ids(tokenizer, model, {})
+    check_vocabulary(EMBEDDED_FOLDER, tokenizer, model)
+    eos_ids = find_eos(tokenizer, model, {})
     return _finish(source, model, tokenizer, device, dtype, eos_ids, random_weights=True)
 
 
@@ -202,6 +214,7 @@ def _finish(
     eos_ids: frozenset[int],
     *,
     random_weights: bool = False,
+    fim_ids: Mapping[str, int] | None = None,
 ) -> LoadedModel:
     model.eval()
     model.requires_grad_(False)
@@ -213,11 +226,13 @@ def _finish(
         device=device,
         dtype=dtype,
         eos_ids=eos_ids,
-        bos_id=_bos_id(tokenizer, model),
+        bos_id=find_bos(tokenizer, model),
         window=_window(model.config, tokenizer),
         n_params=sum(parameter.numel() for parameter in parameters),
         weights_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        rows=count_rows(model),
         random_weights=random_weights,
+        fim_ids=fim_ids or {},
     )
 
 
@@ -229,6 +244,20 @@ def _folder_of(source: ModelSource, with_code: bool, on_progress: Progress | Non
     return hub.fetch(source.location, with_code=with_code, on_progress=on_progress)
 
 
+def _converted(
+    source: ModelSource, device: str, dtype: str, on_progress: Progress | None
+) -> tuple[Path, str]:
+    """Return a GGUF model's folder of safetensors, and the dtype that it is for."""
+    from pie_cli.models.gguf.converted import converted
+    from pie_cli.models.gguf.model import open_gguf
+    from pie_cli.models.gguf.weights import element_count, stored_dtype
+
+    model = open_gguf(Path(source.location))
+    dtype = pick_dtype(dtype, device, stored_dtype(model))
+    _require_memory(element_count(model) * getattr(torch, dtype).itemsize, device, source.name)
+    return converted(model, dtype, on_progress), dtype
+
+
 def _embedded_folder() -> Path:
     if not (EMBEDDED_FOLDER / "config.json").is_file():
         raise ModelError(
@@ -236,40 +265,6 @@ def _embedded_folder() -> Path:
             "install pie again, or give another model with --model",
         )
     return EMBEDDED_FOLDER
-
-
-def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """Load a tokenizer as it was saved.
-
-    With a tokenizer.json the generic class is used: the model's own class may rebuild the
-    pre-tokenizer from its type instead, and so yield other ids than the model was trained on.
-    """
-    loader: Any = AutoTokenizer
-    if (folder / "tokenizer.json").is_file():
-        loader = PreTrainedTokenizerFast
-    elif not any((folder / name).is_file() for name in ("tokenizer.model", "vocab.json")) and not (
-        trust_remote_code
-    ):
-        raise ModelError(f"{folder} has no tokenizer.json", "save the tokenizer with the model")
-    try:
-        tokenizer = loader.from_pretrained(
-            str(folder),
-            trust_remote_code=trust_remote_code,
-            local_files_only=not trust_remote_code,
-        )
-    except PieError:
-        raise
-    except Exception as error:
-        # Rust's tokenizer raises bare Exceptions, converters whatever they meet.
-        raise ModelError(
-            f"the tokenizer in {folder} cannot be loaded: {one_line(error)}",
-            "save the tokenizer with the model again, as tokenizer.json",
-        ) from error
-    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer in {folder} has no fast version", "convert it to tokenizer.json"
-        )
-    return tokenizer
 
 
 def _config_dtype(checkpoint: Checkpoint) -> str:
@@ -359,51 +354,6 @@ def _check_complete(folder: Path, info: Mapping[str, Iterable[Any]]) -> None:
 
 def _dimensions(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape)) or "a number"
-
-
-def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
-    """Refuse a tokenizer whose ids the model has no embedding for.
-
-    Special tokens may lie beyond: text never turns into them.
-    """
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    top = _top_id(tokenizer)
-    if top >= rows:
-        raise ModelError(
-            f"the tokenizer in {folder} has ids up to {top}, the model a vocabulary of {rows}",
-            "check that the tokenizer belongs to the model",
-        )
-
-
-def _top_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the largest id that text can turn into."""
-    special = set(tokenizer.all_special_ids)
-    special |= {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
-    ids = tokenizer.get_vocab().values()
-    return max((id_ for id_ in ids if id_ not in special), default=-1)
-
-
-def _bos_id(tokenizer: PreTrainedTokenizerBase, model: Any) -> int | None:
-    """Return the tokenizer's first token; a config's may be but the default of its class."""
-    bos_id = tokenizer.bos_token_id
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    return bos_id if isinstance(bos_id, int) and 0 <= bos_id < rows else None
-
-
-def _eos_ids(
-    tokenizer: PreTrainedTokenizerBase, model: Any, stored: Mapping[str, Any]
-) -> frozenset[int]:
-    """Collect what ends a text.
-
-    Only what the files say: the config's classes have defaults of their own, which are ordinary
-    tokens in other vocabularies.
-    """
-    found: list[Any] = [tokenizer.eos_token_id]
-    for config in (stored, stored.get("generation", {})):
-        value = config.get("eos_token_id")
-        found += value if isinstance(value, list) else [value]
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    return frozenset(id_ for id_ in found if isinstance(id_, int) and 0 <= id_ < rows)
 
 
 def _window(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:

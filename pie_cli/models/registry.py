@@ -1,4 +1,4 @@
-"""What a model's name means: the embedded model, an alias, a local folder or a name on the hub.
+"""What a model's name means: the embedded model, an alias, a folder, a file or a name on the hub.
 
 Imports neither torch nor transformers, so that names can be checked before anything heavy loads.
 """
@@ -14,6 +14,7 @@ from typing import Final
 
 from pie_cli.config import DEFAULT_MODEL
 from pie_cli.errors import ModelError
+from pie_cli.models.gguf.files import gguf_files, is_gguf
 from pie_cli.models.known import KNOWN, Shape
 
 EMBEDDED: Final = DEFAULT_MODEL
@@ -35,11 +36,15 @@ _PART = r"[A-Za-z0-9]([\w.-]*\w)?"
 _HUB_NAME = re.compile(rf"(?!.*(--|\.\.|\.git$))({_PART}/)?(?=.{{1,96}}$){_PART}", re.ASCII)
 
 
+_NAMED: Final = 3
+
+
 class Origin(Enum):
     """Where a model's files lie."""
 
     EMBEDDED = "embedded"
     FOLDER = "folder"
+    GGUF = "gguf"
     HUB = "hub"
 
 
@@ -50,7 +55,7 @@ class ModelSource:
     Attributes:
         name: what to call the model in results: the alias, the hub name or the folder as given.
         origin: where its files lie.
-        location: a folder's path, or the name on the hub.
+        location: a folder's path, a GGUF file's, or the name on the hub.
     """
 
     name: str
@@ -61,8 +66,8 @@ class ModelSource:
 def remedy() -> str:
     """Return the advice that every unusable name gets: what would work instead."""
     return (
-        f"leave --model out for the embedded {EMBEDDED}, or give a local folder, a hub name, "
-        "or an alias from `pie models`"
+        f"leave --model out for the embedded {EMBEDDED}, or give a local folder, a GGUF file, "
+        "a hub name, or an alias from `pie models`"
     )
 
 
@@ -84,11 +89,14 @@ def resolve(name: str) -> ModelSource:
         return ModelSource(name, Origin.HUB, ALIASES[name])
     path = _path(name)
     if name and path.is_dir():
-        return ModelSource(name, Origin.FOLDER, str(path))
+        return _folder(name, path)
     if name and path.is_file():
-        raise ModelError(
-            f"the model {_shown(name)} is a file", "give the folder that holds config.json"
-        )
+        if not is_gguf(path):
+            raise ModelError(
+                f"the model {_shown(name)} is a file, and no GGUF",
+                "give a GGUF file, or the folder that holds config.json",
+            )
+        return ModelSource(name, Origin.GGUF, str(path))
     if _HUB_NAME.fullmatch(name):
         return ModelSource(name, Origin.HUB, name)
     if _looks_like_path(name):
@@ -110,6 +118,26 @@ def _path(name: str) -> Path:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelError(f"no model is found at {_shown(name)}: {reason}", remedy()) from None
     return path
+
+
+def _folder(name: str, path: Path) -> ModelSource:
+    """Resolve a folder: a model in safetensors, or the GGUF model that it holds.
+
+    Raises:
+        ModelError: it holds several of these.
+    """
+    if (path / "config.json").is_file():
+        return ModelSource(name, Origin.FOLDER, str(path))
+    found = gguf_files(path)
+    if len(found) > 1:
+        shown = ", ".join(_shown(file.name) for file in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise ModelError(
+            f"{_shown(name)} holds {len(found)} GGUF models: {shown}{more}", "give one of the files"
+        )
+    if found:
+        return ModelSource(name, Origin.GGUF, str(found[0]))
+    return ModelSource(name, Origin.FOLDER, str(path))
 
 
 def shape_of(source: ModelSource) -> Shape:

@@ -1,7 +1,8 @@
 """Fill in the middle: which control tokens a model knows, in which order its parts stand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 Order: TypeAlias = Literal["prefix-suffix-middle", "suffix-prefix-middle"]
@@ -110,16 +111,57 @@ class FimFormat:
         return replace(self, layouts={order: self.layouts[order]})
 
 
-def find_format(token_id: Callable[[str], int | None]) -> FimFormat | None:
+def find_format(
+    token_id: Callable[[str], int | None],
+    named: Mapping[str, int] = MappingProxyType({}),
+    rows: int | None = None,
+) -> FimFormat | None:
     """Recognise a tokenizer's fill-in-the-middle tokens.
 
     Args:
         token_id: gives the id of a token of the vocabulary, None where there is none.
+        named: ids that the model's own file gives to such tokens: "prefix", "suffix" and "middle",
+            and those that end a middle. They count for more than how tokens look.
+        rows: of the model's embedding: tokens beyond them cannot be used. None for no such bound.
 
     Returns:
         The format, or None for a tokenizer without such tokens, or with unknown ones.
     """
-    for family in FAMILIES:
+
+    def usable(token: str) -> int | None:
+        found = token_id(token)
+        return None if found is None or (rows is not None and found >= rows) else found
+
+    named = {role: found for role, found in named.items() if rows is None or found < rows}
+    wanted = tuple(named.get(role) for role in ("prefix", "suffix", "middle"))
+    families: tuple[Family, ...] = FAMILIES
+    if None not in wanted:
+        # The family tells the rest: what stands where, and which order it learned.
+        families = tuple(one for one in FAMILIES if tuple(map(usable, one.tokens)) == wanted)
+    found = _by_looks(families, usable)
+    if found is None and None not in wanted:
+        return _as_named({role: named[role] for role in named})
+    if found is None:
+        return None
+    return replace(found, stop_ids=found.stop_ids | _ends(named))
+
+
+def _as_named(named: Mapping[str, int]) -> FimFormat:
+    """Return the usual layout with the tokens that a model's file names."""
+    control = {"b": named["prefix"], "h": named["suffix"], "e": named["middle"]}
+    layouts: dict[Order, Layout] = {PSM: _layout("bCPhSe", control)}
+    stops = frozenset(control.values()) | _ends(named)
+    return FimFormat("as its file names them", layouts, stops, named.get("file"))
+
+
+def _ends(named: Mapping[str, int]) -> frozenset[int]:
+    return frozenset(named[role] for role in ("pad", "repository", "file") if role in named)
+
+
+def _by_looks(
+    families: Iterable[Family], token_id: Callable[[str], int | None]
+) -> FimFormat | None:
+    for family in families:
         ids = [token_id(token) for token in family.tokens]
         if None in ids or any(token_id(token) is None for token in family.also):
             continue

@@ -86,11 +86,19 @@ def test_control_characters_of_a_path_are_not_shown_raw():
     assert str(caught.value).isprintable()
 
 
-def test_a_file_is_not_a_model(tmp_path: Path):
-    file = tmp_path / "model.gguf"
-    file.touch()
-    with pytest.raises(ModelError, match="is a file"):
+def test_a_file_is_a_model_in_gguf_or_none(tmp_path: Path):
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"PK\3\4")
+    with pytest.raises(ModelError, match="is a file, and no GGUF") as caught:
         resolve(str(file))
+    assert "config.json" in caught.value.remedy
+    # By its name, or by how it begins: Ollama's files have no ending.
+    named, begun = tmp_path / "model.gguf", tmp_path / "sha256-0123"
+    named.touch()
+    begun.write_bytes(b"GGUF")
+    for path in (named, begun):
+        source = resolve(str(path))
+        assert (source.origin, source.location) == (Origin.GGUF, str(path))
 
 
 def test_a_shape_is_found_by_alias_and_by_hub_name_only():

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from platformdirs import user_cache_path
 
 from pie_cli import __version__
 from pie_cli.engine.attention import takes_mask
@@ -20,6 +19,7 @@ from pie_cli.engine.gate.output_checks import install_attention
 from pie_cli.engine.gate.verdicts import GateReport, PlainAbility, Verdict
 from pie_cli.engine.model import CausalModel, layer_count
 from pie_cli.engine.rope import LayerRotation, ModelRotation
+from pie_cli.folders import cache_folder
 from pie_cli.models.quiet import hushed
 
 # Raised with any change of what is stored, or of what the gate checks.
@@ -83,7 +83,7 @@ def _path(model: CausalModel, folder: Path) -> Path | None:
 
 def memory_folder() -> Path:
     """Return the folder of remembered verdicts, in the user's cache."""
-    return user_cache_path("pie") / "gate"
+    return cache_folder() / "gate"
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:
