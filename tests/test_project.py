@@ -35,6 +35,8 @@ HOMES = {
     ],
     "matplotlib": ["evaluation/report/figures.py"],
     "pyarrow": ["evaluation/cases/records.py"],
+    "tomllib": ["settings/sources.py"],
+    "tomli": ["settings/sources.py"],
 }
 """Third-party packages and the only modules that import them."""
 

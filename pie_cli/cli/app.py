@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pie_cli import __version__
-from pie_cli.cli import options
+from pie_cli.cli import logs, options
 from pie_cli.config import DEFAULT_MODEL, Settings
 from pie_cli.errors import ExitCode, PieError
 from pie_cli.plan.strategies import BENCHED
@@ -25,7 +25,6 @@ from pie_cli.plan.strategies import BENCHED
 app = typer.Typer(
     help="Next-line code completion that survives edits: the KV cache follows the file.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -108,6 +107,8 @@ def _fail(cause: str, remedy: str, code: ExitCode, *, debug: bool) -> NoReturn:
 
 
 def _version(wanted: bool) -> None:
+    """Come first of all: what an earlier command in this process wanted said is over."""
+    logs.reset()
     if wanted:
         typer.echo(f"pie {__version__}")
         raise typer.Exit
@@ -115,12 +116,24 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def pie(
+    context: typer.Context,
     _version_asked: Annotated[
         bool,
-        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+        typer.Option(
+            "--version", "-V", help="Print the version.", callback=_version, is_eager=True
+        ),
     ] = False,
+    _quiet: options.Quiet = False,
+    _verbose: options.Verbose = False,
+    _log_file: options.LogFile = None,
 ) -> None:
     """Next-line code completion that survives edits: the KV cache follows the file."""
+    if context.resilient_parsing:
+        return
+    with reporting(debug=False):
+        from pie_cli.cli.defaults import default_map
+
+        context.default_map = default_map()
 
 
 @app.command()
@@ -159,6 +172,9 @@ def watch(
     dtype: options.Dtype = Settings.dtype,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
+    _quiet: options.Quiet = False,
+    _verbose: options.Verbose = False,
+    _log_file: options.LogFile = None,
     debug: options.Debug = False,
 ) -> None:
     """Predict the next line on each save of a file, until Ctrl-C.
@@ -193,12 +209,21 @@ def complete(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="The file; by default the one that the patch names.",
+            help="The file; by default the one that the patch names; - reads a text from stdin.",
             metavar="FILE",
             show_default=False,
         ),
     ] = None,
     edit: options.EditPatch = None,
+    stdin_filename: Annotated[
+        Path | None,
+        typer.Option(
+            "--stdin-filename",
+            help="What a text from stdin is called; nothing is read from there.",
+            metavar="PATH",
+            show_default=False,
+        ),
+    ] = None,
     applied: Annotated[
         bool, typer.Option("--applied", help="The file on disk already holds the patch.")
     ] = False,
@@ -216,16 +241,18 @@ def complete(
     dtype: options.Dtype = Settings.dtype,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print the predicted line alone.")] = False,
+    _quiet: options.Quiet = False,
+    _verbose: options.Verbose = False,
+    _log_file: options.LogFile = None,
     debug: options.Debug = False,
 ) -> None:
     """Predict the next line of a file once, after a patch or plain."""
     with reporting(debug=debug):
         with importing():
-            from pie_cli.cli.complete import run
+            from pie_cli.cli.complete import CompleteOptions, run
 
         run(
-            file,
-            edit,
             Settings(
                 model,
                 device,
@@ -237,10 +264,16 @@ def complete(
                 context_tokens,
                 trust_remote_code=trust_remote_code,
             ),
-            context=context or (),
-            applied=applied,
-            not_applied=not_applied,
-            as_json=as_json,
+            CompleteOptions(
+                file,
+                edit,
+                stdin_filename,
+                tuple(context or ()),
+                applied=applied,
+                not_applied=not_applied,
+                as_json=as_json,
+                plain=plain,
+            ),
         )
 
 
@@ -441,6 +474,19 @@ def doctor(
             Settings(model, device, dtype, trust_remote_code=trust_remote_code),
             as_json=as_json,
         )
+
+
+@app.command()
+def config(as_json: options.Json = False, debug: options.Debug = False) -> None:
+    """Show every setting, its value, and where it is from.
+
+    Settings are taken from your own pie.toml, then from pie.toml or pyproject.toml up the tree,
+    then from PIE_* variables, then from options; the later ones win.
+    """
+    with reporting(debug=debug):
+        from pie_cli.cli.config import run
+
+        run(as_json=as_json)
 
 
 models_app = typer.Typer(

@@ -1,7 +1,6 @@
 """`pie complete`: one completion, after a patch or plain."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +15,10 @@ from pie_cli.session import EditSession
 from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
 from pie_cli.text.reading import Side
-from pie_cli.watching.files import read_bytes, read_source, real_path, shown_path
+from pie_cli.watching.files import read_bytes, read_source, real_path, shown_path, source_text
 from pie_cli.watching.patched import find_edit
+
+_STDIN = Path("-")
 
 
 @dataclass(frozen=True)
@@ -28,47 +29,61 @@ class Spent:
     encode_before_ms: float
 
 
-def run(
-    file: Path | None,
-    patch: Path | None,
-    settings: Settings,
-    *,
-    context: Sequence[Path] = (),
-    applied: bool,
-    not_applied: bool,
-    as_json: bool,
-) -> None:
-    """Complete FILE, or the file that the patch names, after the patch.
+@dataclass(frozen=True)
+class CompleteOptions:
+    """What is completed, and how it is shown.
 
-    Args:
-        file: FILE.
-        patch: a unified diff.
-        settings: model, cursor, strategy, comparison, limits.
-        context: files that stand before the prompt.
+    Attributes:
+        file: FILE; `-` for a text from stdin.
+        patch: a unified diff; `-` for one from stdin.
+        stdin_filename: what a text from stdin is called.
+        context: files that come before the prompt.
         applied: FILE already holds the patch, as the user knows.
         not_applied: FILE does not hold it yet, as the user knows.
         as_json: print JSON instead of text.
+        plain: print the line alone.
+    """
+
+    file: Path | None = None
+    patch: Path | None = None
+    stdin_filename: Path | None = None
+    context: tuple[Path, ...] = ()
+    applied: bool = False
+    not_applied: bool = False
+    as_json: bool = False
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        from_stdin = self.file == _STDIN
+        if from_stdin and self.patch is not None:
+            raise InputError("a patch is about a file on disk", "leave out - or --edit")
+        if self.stdin_filename is not None and not from_stdin:
+            raise InputError(
+                "--stdin-filename names a text from stdin", "give - as the FILE, or leave it out"
+            )
+        if self.as_json and self.plain:
+            raise InputError("--json and --plain exclude each other", "give one of them")
+
+
+def run(settings: Settings, options: CompleteOptions) -> None:
+    """Complete FILE, or the file that the patch names, after the patch.
+
+    Args:
+        settings: model, cursor, strategy, comparison, limits.
+        options: what is completed, and how it is shown.
 
     Raises:
         PieError: whatever the user can mend.
     """
     renderer = Renderer()
-    side = _side(applied=applied, not_applied=not_applied, has_patch=patch is not None)
-    if patch is None:
-        if file is None:
-            raise InputError("nothing to complete", "name a FILE, or a patch with --edit")
-        text = read_source(file)
-        path, edit = file, Edit(text, text, ())
-    else:
-        found = find_edit(file, read_patch(patch), side)
-        path, edit = found.path, found.edit
-        for line in found.notes:
-            renderer.note(line)
+    path, edit = _subject(options, renderer)
+    patch = options.patch
     # Refuse a cursor outside the file before loading a model.
     Cursor.parse(settings.at).offset(edit.after)
     others = [
         ContextFile(shown_path(other), read_source(other))
-        for other in context
+        for other in options.context
         if real_path(other) != real_path(path)
     ]
     opened = open_model(settings, renderer)
@@ -86,7 +101,10 @@ def run(
             )
             prediction = session.update(edit, at=after)
     spent = Spent(opened.load_ms, encode_before_ms)
-    if as_json:
+    if options.plain:
+        renderer.bare(prediction.text)
+        return
+    if options.as_json:
         comparison = session.compare() if patch is not None else None
         print(document(session, prediction, comparison, spent))
         return
@@ -119,14 +137,39 @@ def read_patch(patch: Path) -> bytes:
     Raises:
         InputError: it cannot be read.
     """
-    if patch != Path("-"):
+    if patch != _STDIN:
         return read_bytes(patch)
+    return _read_stdin("a patch", "name a file with --edit")
+
+
+def _subject(options: CompleteOptions, renderer: Renderer) -> tuple[Path, Edit]:
+    """Return the path of what is completed, and the edit to complete after."""
+    file, patch = options.file, options.patch
+    side = _side(
+        applied=options.applied, not_applied=options.not_applied, has_patch=patch is not None
+    )
+    if patch is not None:
+        found = find_edit(file, read_patch(patch), side)
+        for line in found.notes:
+            renderer.note(line)
+        return found.path, found.edit
+    if file is None:
+        raise InputError("nothing to complete", "name a FILE, or a patch with --edit")
+    if file == _STDIN:
+        path = options.stdin_filename or Path("stdin")
+        text = source_text(_read_stdin("a text", "name a FILE"), "stdin")
+    else:
+        path, text = file, read_source(file)
+    return path, Edit(text, text, ())
+
+
+def _read_stdin(what: str, remedy: str) -> bytes:
     if sys.stdin is None:
-        raise InputError("there is no stdin to read a patch from", "name a file with --edit")
+        raise InputError(f"there is no stdin to read {what} from", remedy)
     try:
         return sys.stdin.buffer.read()
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read stdin: {error}", "name a file with --edit") from None
+        raise InputError(f"cannot read stdin: {error}", remedy) from None
 
 
 def _side(*, applied: bool, not_applied: bool, has_patch: bool) -> Side | None:

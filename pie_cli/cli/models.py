@@ -1,5 +1,6 @@
 """Getting a model ready to edit, with progress shown."""
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel, prepare
 from pie_cli.models.loading import load
 from pie_cli.timing import elapsed_ms
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,4 +36,6 @@ def open_model(settings: Settings, renderer: Renderer, *, random_weights: bool =
         model = prepare(loaded)
     if model.notice:
         renderer.note(model.notice)
-    return Opened(model, elapsed_ms(began, time.perf_counter()))
+    load_ms = elapsed_ms(began, time.perf_counter())
+    _log.info("loaded %s on %s in %s: %.0f ms", model.name, model.device, model.dtype, load_ms)
+    return Opened(model, load_ms)

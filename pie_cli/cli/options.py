@@ -1,17 +1,44 @@
 """The options that commands share, each described once."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
-from pie_cli.config import COMPARISONS
+from pie_cli.cli import logs
+from pie_cli.config import COMPARISONS, DEFAULT_MODEL, DEVICES, DTYPES
+from pie_cli.errors import InputError
+
+
+def _models(incomplete: str) -> list[str]:
+    """Return the names that complete a model's; folders are the shell's business."""
+    from pie_cli.models.known import KNOWN
+
+    return [name for name in (DEFAULT_MODEL, *KNOWN) if name.startswith(incomplete)]
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def completed(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return completed
+
+
+def _log_file(path: Path | None) -> Path | None:
+    try:
+        logs.log_file(path)
+    except InputError as error:
+        raise typer.BadParameter(error.cause) from None
+    return path
+
 
 Model: TypeAlias = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
+        autocompletion=_models,
         help="pie-nano (embedded), a name from `pie models`, a hub name, a folder or a GGUF file.",
         metavar="NAME|FOLDER|FILE",
     ),
@@ -39,6 +66,7 @@ Compare: TypeAlias = Annotated[
         "--compare",
         help="What the comparison recomputes: all, what follows the first change, nothing.",
         metavar="|".join(COMPARISONS),
+        autocompletion=_one_of(COMPARISONS),
     ),
 ]
 MaxTokens: TypeAlias = Annotated[
@@ -68,6 +96,7 @@ Device: TypeAlias = Annotated[
         "--device",
         help="Where the model runs; map spreads it over all devices.",
         metavar="auto|cpu|cuda|mps|map",
+        autocompletion=_one_of(DEVICES),
     ),
 ]
 Dtype: TypeAlias = Annotated[
@@ -76,6 +105,7 @@ Dtype: TypeAlias = Annotated[
         "--dtype",
         help="Type of weights and cache; auto is float32 on a CPU, else the checkpoint's.",
         metavar="auto|float32|bfloat16|float16",
+        autocompletion=_one_of(DTYPES),
     ),
 ]
 TrustRemoteCode: TypeAlias = Annotated[
@@ -92,5 +122,25 @@ EditPatch: TypeAlias = Annotated[
         help="A unified diff, such as `git diff` prints; - reads it from stdin.",
         metavar="PATCH|-",
         show_default=False,
+    ),
+]
+Quiet: TypeAlias = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Show errors and results only.", callback=logs.quiet),
+]
+Verbose: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Tell on stderr what is being done.", callback=logs.verbose
+    ),
+]
+LogFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file",
+        help="Write what is being done to the end of a file.",
+        metavar="FILE",
+        show_default=False,
+        callback=_log_file,
     ),
 ]

@@ -15,6 +15,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from pie_cli.cli import logs
 from pie_cli.cli.tally import MedianTimes, Summary
 from pie_cli.results import Comparison, Prediction
 from pie_cli.text.cursor import BOM
@@ -66,9 +67,18 @@ class Renderer:
         """Print one line of plain text to stdout, whatever it holds."""
         self.out.print(Text(visible(text)))
 
+    def bare(self, text: str) -> None:
+        """Print a text as it is, for a program that takes it; spelled out on a terminal."""
+        if self.out.is_terminal:
+            for line in text.split("\n"):
+                self.line(line)
+        else:
+            print(text)
+
     def note(self, text: str) -> None:
-        """Print one line of information to stderr."""
-        self.err.print(Text(visible(text), style="dim"))
+        """Print one line of information to stderr, unless only errors are wanted there."""
+        if not logs.is_quiet():
+            self.err.print(Text(visible(text), style="dim"))
 
     def error(self, cause: str, remedy: str) -> None:
         """Print a failure to stderr, one or two lines."""
@@ -85,7 +95,10 @@ class Renderer:
         """
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         with Progress(
-            *columns, console=self.err, transient=True, disable=not self.err.is_terminal
+            *columns,
+            console=self.err,
+            transient=True,
+            disable=logs.is_quiet() or not self.err.is_terminal,
         ) as bar:
             task = bar.add_task(title, total=None)
 

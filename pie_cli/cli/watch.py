@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pie_cli.cli.documents import Beginning
 from pie_cli.cli.interrupts import Interrupts
-from pie_cli.cli.memory import parse_size, share_of_free
 from pie_cli.cli.models import Opened, open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
@@ -26,6 +25,7 @@ from pie_cli.watching.watcher import Watcher, watch
 from pie_cli.workspace.context import BUDGET_SHARE, Context
 from pie_cli.workspace.documents import Document, Documents
 from pie_cli.workspace.events import Event, Noted
+from pie_cli.workspace.memory import parse_size, share_of_free
 from pie_cli.workspace.pool import SessionPool
 from pie_cli.workspace.workspace import Workspace
 

@@ -32,14 +32,26 @@ def read_source(path: Path) -> str:
     Raises:
         InputError: missing, unreadable, binary or not UTF-8.
     """
-    data = read_bytes(path)
+    return source_text(read_bytes(path), str(path))
+
+
+def source_text(data: bytes, name: str) -> str:
+    """Return source text that came as bytes.
+
+    Args:
+        data: all of it.
+        name: what an error calls it.
+
+    Raises:
+        NotText: binary or not UTF-8.
+    """
     if b"\x00" in data:
-        raise NotText(f"{path} is binary", "pie completes source text")
+        raise NotText(f"{name} is binary", "pie completes source text")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise NotText(
-            f"{path} is not UTF-8 (byte {error.start})", "convert it to UTF-8 first"
+            f"{name} is not UTF-8 (byte {error.start})", "convert it to UTF-8 first"
         ) from None
 
 

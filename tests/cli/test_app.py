@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pie_cli.cli.app import app, importing
 from pie_cli.errors import ExitCode
 
-NAMES = ["watch", "complete", "bench", "eval", "demo", "doctor", "models"]
+NAMES = ["watch", "complete", "bench", "eval", "demo", "doctor", "config", "models"]
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
@@ -53,6 +53,7 @@ print("still here")
 def test_a_package_that_does_not_load_is_two_lines_on_stderr() -> None:
     program = """
 import sys
+from pathlib import Path
 sys.modules["torch"] = None
 sys.argv = ["pie", "complete", "area.py"]
 from pie_cli.cli.app import main
@@ -101,3 +102,24 @@ def test_ctrl_c_is_given_back_behind_the_imports() -> None:
     with importing():
         pass
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_is_done_goes_to_a_file_or_to_stderr_only_where_asked(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("area.py").write_text("x = 1\n")
+    command = ["complete", "area.py", "-m", str(tiny_checkpoint), "--max-tokens", "1"]
+
+    def said(*options: str) -> str:
+        result = CliRunner().invoke(app, [*options, *command])
+        assert result.exit_code == 0, result.output
+        return result.stderr
+
+    assert "loaded" in said("--verbose")
+    assert "loaded" not in said()
+    assert "loaded" not in said("--log-file", "log.txt")
+    assert "loaded" in Path("log.txt").read_text()
+    refused = CliRunner().invoke(app, ["--log-file", "no/such/folder", *command])
+    assert refused.exit_code == ExitCode.USAGE
+    assert "cannot write" in refused.stderr

@@ -316,3 +316,42 @@ def test_an_unknown_model_names_the_embedded_one(folder, monkeypatch):
     result = CliRunner().invoke(app, ["complete", "area.py", "--model", "nobody/nothing"])
     assert result.exit_code == ExitCode.MODEL
     assert "pie-nano" in result.stderr
+
+
+def test_a_text_from_stdin_is_completed_under_its_name(complete, folder: Path) -> None:
+    stdin = complete("-", "--stdin-filename", "area.py", "--json", stdin=BEFORE)
+    on_disk = complete("area.py", "--json")
+    assert stdin.exit_code == 0, stdin.output
+    here, there = json.loads(stdin.stdout), json.loads(on_disk.stdout)
+    assert here["path"] == "area.py"
+    assert here["prediction"] == there["prediction"]
+    nowhere = complete("-", "--stdin-filename", "not/there.py", "--json", stdin=BEFORE)
+    assert json.loads(nowhere.stdout)["path"] == "not/there.py"
+
+
+def test_plain_prints_the_line_alone(complete, folder: Path) -> None:
+    line = json.loads(complete("area.py", "--json").stdout)["prediction"]
+    plain = complete("area.py", "--plain")
+    assert plain.stdout == line + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-", "--edit", "p.diff"], "a patch is about a file on disk"),
+        (["area.py", "--stdin-filename", "x.py"], "--stdin-filename names a text from stdin"),
+        (["area.py", "--plain", "--json"], "exclude each other"),
+    ],
+)
+def test_options_about_stdin_that_contradict_each_other_are_refused(
+    complete, arguments: list[str], said: str
+) -> None:
+    result = complete(*arguments, stdin="")
+    assert result.exit_code == ExitCode.INPUT
+    assert said in " ".join(result.stderr.split())
+
+
+def test_a_binary_text_from_stdin_is_refused(complete) -> None:
+    result = complete("-", stdin="a\0b")
+    assert result.exit_code == ExitCode.INPUT
+    assert "stdin is binary" in result.stderr

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pie_cli.cli.memory import parse_size, share_of_free
 from pie_cli.cli.targets import find_targets
 from pie_cli.errors import InputError
 from pie_cli.workspace.context import Context
+from pie_cli.workspace.memory import parse_size, share_of_free
 from tests.workspace.played import documents_with
 
 A, B, C, D, N = (Path(f"{name}.py") for name in "abcdn")

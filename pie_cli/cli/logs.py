@@ -1,0 +1,65 @@
+"""How much a command says besides its results: less, more, or to a file."""
+
+import logging
+import sys
+from pathlib import Path
+
+from pie_cli.errors import InputError
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_LOGGERS = ("pie_cli", "pygls", "uvicorn")
+
+_state = {"quiet": False}
+
+
+def is_quiet() -> bool:
+    """Tell whether notes and progress are not shown; errors always are."""
+    return _state["quiet"]
+
+
+def reset() -> None:
+    """Begin as if nothing had been asked for."""
+    _state["quiet"] = False
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
+
+
+def quiet(wanted: bool) -> None:
+    """Show no notes and no progress."""
+    _state["quiet"] |= wanted
+
+
+def verbose(wanted: bool) -> None:
+    """Tell on stderr what is being done."""
+    if wanted:
+        _log_to(logging.StreamHandler(sys.stderr), logging.INFO)
+
+
+def log_file(path: Path | None) -> None:
+    """Write all that is logged to the end of a file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}", "name another file") from None
+    _log_to(handler, logging.DEBUG)
+
+
+def _log_to(handler: logging.Handler, level: int) -> None:
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setLevel(level)
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        wanted = level if name == "pie_cli" else max(level, logging.INFO)
+        logger.setLevel(min(wanted, logger.level or wanted))
