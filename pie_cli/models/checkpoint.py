@@ -6,7 +6,10 @@ names the file. Weights are read as safetensors only: pickles can run code.
 
 import hashlib
 import json
+import math
+import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +19,19 @@ from safetensors import SafetensorError, safe_open
 
 from pie_cli.errors import ModelError
 from pie_cli.models.registry import remedy
+from pie_cli.regular import is_regular, read_regular
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 CHECKSUMS: Final = "SHA256SUMS"
+
+MAX_JSON_BYTES: Final = 1 << 28
+"""Of a config or an index: some hundred times what the largest ones have."""
+
+MAX_JSON_DEPTH: Final = 64
+
+_AGAIN: Final = "download or save the model again"
+_READ: Final = (".json", ".safetensors", ".model", ".txt", ".py")
 
 _PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _DTYPES: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -37,6 +49,9 @@ class Checkpoint:
         weight_files: its safetensors files.
         weights_bytes: their size on disk.
         dtype: the floating dtype that most of its tensors have, or None.
+        tensors: how many there are.
+        elements: numbers in all of them together.
+        longest: the largest dimension of any.
     """
 
     folder: Path
@@ -44,6 +59,9 @@ class Checkpoint:
     weight_files: tuple[Path, ...]
     weights_bytes: int
     dtype: str | None
+    tensors: int
+    elements: int
+    longest: int
 
 
 def inspect_folder(folder: Path) -> Checkpoint:
@@ -54,19 +72,19 @@ def inspect_folder(folder: Path) -> Checkpoint:
     Raises:
         ModelError: a file is missing, truncated, malformed or of a kind that is refused.
     """
-    if (folder / "adapter_config.json").is_file():
+    if os.path.lexists(folder / "adapter_config.json"):
         raise ModelError(
             f"{folder} holds an adapter, not a model", "merge it into its base model and save that"
         )
+    _require_regular(folder)
     config = read_json(folder / "config.json")
     explicit = config.get("transformers_weights")
     if explicit is not None and not str(explicit).endswith((".safetensors", INDEX)):
         raise _pickled(folder, str(explicit))
     files = _weight_files(folder)
-    counts: dict[str, int] = {}
-    for file in files:
-        for dtype, number in _read_header(file).items():
-            counts[dtype] = counts.get(dtype, 0) + number
+    headers = [_read_header(file) for file in files]
+    counts = Counter(dtype for header in headers for dtype, _ in header)
+    shapes = [shape for header in headers for _, shape in header]
     floats = {_DTYPES[dtype]: number for dtype, number in counts.items() if dtype in _DTYPES}
     return Checkpoint(
         folder=folder,
@@ -74,6 +92,9 @@ def inspect_folder(folder: Path) -> Checkpoint:
         weight_files=files,
         weights_bytes=sum(file.stat().st_size for file in files),
         dtype=max(floats, key=lambda dtype: floats[dtype]) if floats else None,
+        tensors=counts.total(),
+        elements=sum(map(math.prod, shapes)),
+        longest=max((length for shape in shapes for length in shape), default=0),
     )
 
 
@@ -100,16 +121,40 @@ def read_json(path: Path) -> Mapping[str, Any]:
         ModelError: the file is missing, unreadable, or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{path.parent} has no {path.name}", remedy()) from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", remedy()) from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON", "download or save the model again") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON", _AGAIN) from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path} holds no JSON object", "download or save the model again")
+        raise ModelError(f"{path} holds no JSON object", _AGAIN)
+    if _is_deep(value):
+        raise ModelError(f"{path} is nested more than {MAX_JSON_DEPTH} levels deep", _AGAIN)
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether JSON is nested as no config is: what walks through it may not come back."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        inner = [entry for entry in level if isinstance(entry, dict | list)]
+        level = [
+            part
+            for entry in inner
+            for part in (entry.values() if isinstance(entry, dict) else entry)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _require_regular(folder: Path) -> None:
+    """Refuse pipes and devices in the place of files: reading one may never end."""
+    for path in sorted(folder.iterdir()):
+        if path.name.endswith(_READ) and path.exists() and not (path.is_dir() or is_regular(path)):
+            raise ModelError(f"{path} is not a regular file", _AGAIN)
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
@@ -133,15 +178,15 @@ def _shards(folder: Path) -> tuple[Path, ...]:
     index = read_json(folder / INDEX)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{folder / INDEX} names no weights", "download or save the model again")
+        raise ModelError(f"{folder / INDEX} names no weights", _AGAIN)
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise ModelError(
                 f"{folder / INDEX} names {name!r}, which is no safetensors file in that folder",
-                "download or save the model again",
+                _AGAIN,
             )
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not is_regular(folder / name)]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(
@@ -151,14 +196,17 @@ def _shards(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
-def _read_header(file: Path) -> dict[str, int]:
-    """Count a weight file's tensors by dtype; opening it checks its size against its header."""
-    counts: dict[str, int] = {}
+def _read_header(file: Path) -> list[tuple[str, tuple[int, ...]]]:
+    """List a weight file's tensors: dtype and shape of each.
+
+    Opening it checks its size against its header.
+    """
+    found: list[tuple[str, tuple[int, ...]]] = []
     try:
         with safe_open(str(file), framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (not a mapping)
-                dtype = tensors.get_slice(name).get_dtype()
-                counts[dtype] = counts.get(dtype, 0) + 1
+                tensor = tensors.get_slice(name)
+                found.append((tensor.get_dtype(), tuple(tensor.get_shape())))
     except SafetensorError as error:
         raise ModelError(
             f"{file} is truncated or no safetensors file", "download or copy it again"
@@ -167,7 +215,7 @@ def _read_header(file: Path) -> dict[str, int]:
         raise ModelError(
             f"{file} cannot be read: {error}", "check the file's permissions"
         ) from error
-    return counts
+    return found
 
 
 def _read_sums(path: Path) -> dict[str, str]:

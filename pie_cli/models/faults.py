@@ -68,13 +68,13 @@ def _check_family(folder: Path, config: Mapping[str, Any], *, with_code: bool) -
     if "auto_map" in config:
         if with_code:
             return
-        if config.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        if str(config.get("model_type")) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise ModelError(
                 f"{folder} needs code of its own, which is not run unasked",
                 "read that code, then pass --trust-remote-code",
             )
     family = config.get("model_type")
-    if not family:
+    if not family or not isinstance(family, str):
         raise ModelError(f"{folder / 'config.json'} names no model_type", _AGAIN)
     if family not in CONFIG_MAPPING_NAMES:
         raise ModelError(

@@ -1,7 +1,7 @@
 """Load a model with its tokenizer: checked, on its device, in its dtype, silently."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -9,12 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from pie_cli.config import DTYPES, check_dtype
-from pie_cli.errors import CacheCapacityError, DeviceError, ModelError
+from pie_cli.errors import CacheCapacityError, DeviceError, ModelError, PieError
 from pie_cli.models import hub
 from pie_cli.models import random_weights as random_models
 from pie_cli.models.checkpoint import Checkpoint, inspect_folder, read_json, verify_checksums
 from pie_cli.models.devices import available_bytes, can_map, pick_device
 from pie_cli.models.faults import check_config, explain, quantization
+from pie_cli.models.plausible import check_counts, check_sizes
 from pie_cli.models.quiet import Progress, hushed
 from pie_cli.models.registry import (
     EMBEDDED,
@@ -24,6 +25,7 @@ from pie_cli.models.registry import (
     resolve,
     shape_of,
 )
+from pie_cli.models.sealed import sealed
 from pie_cli.models.tokenizers import (
     check_vocabulary,
     count_rows,
@@ -162,15 +164,22 @@ def _load(
     check_config(folder, checkpoint.config, with_code=trust_remote_code)
     if source.origin is Origin.EMBEDDED:
         verify_checksums(folder)
-    tokenizer = load_tokenizer(folder, trust_remote_code)
-    if quantization(checkpoint.config) is not None and dtype == "auto":
-        # What unpacks the weights yields the type that they were made for, on a CPU as well.
-        dtype = pick_dtype(_config_dtype(checkpoint), device, None)
-    dtype = pick_dtype(dtype, device, checkpoint.dtype)
-    _require_memory(_resident_bytes(checkpoint, dtype), device, source.name)
-    placed = _placement(checkpoint, device)
-    model = _load_weights(checkpoint, dtype, placed, trust_remote_code, attn_implementation)
-    check_vocabulary(folder, tokenizer, model)
+    else:
+        check_counts(checkpoint)
+    with sealed(checkpoint, with_code=trust_remote_code) as shown:
+        seen = replace(checkpoint, folder=shown)
+        tokenizer = load_tokenizer(shown, trust_remote_code)
+        if quantization(checkpoint.config) is not None and dtype == "auto":
+            # What unpacks the weights yields the type that they were made for, on a CPU as well.
+            dtype = pick_dtype(_config_dtype(checkpoint), device, None)
+        dtype = pick_dtype(dtype, device, checkpoint.dtype)
+        _require_memory(_resident_bytes(checkpoint, dtype), device, source.name)
+        if source.origin is not Origin.EMBEDDED and not trust_remote_code:
+            check_sizes(seen)
+        placed = _placement(checkpoint, device)
+        model = _load_weights(seen, dtype, placed, trust_remote_code, attn_implementation)
+        model.name_or_path = model.config.name_or_path = str(folder)
+        check_vocabulary(folder, tokenizer, model)
     if placed is None:
         model.to(torch.device(device))  # type: ignore[arg-type, unused-ignore]
     elif model.device.type == "meta":
@@ -312,7 +321,7 @@ def _load_weights(
 
     try:
         model, info = _with_attention(attempt, attn_implementation)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, PieError):
         raise
     except Exception as error:
         raise explain(folder, checkpoint.config, error) from error

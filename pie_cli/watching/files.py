@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import Protocol, final
 
 from pie_cli.errors import InputError, PieError
+from pie_cli.regular import read_regular
 from pie_cli.watching.tree import MAX_FILE_BYTES
 from pie_cli.workspace.documents import Documents
 
 _JOIN_S = 5.0
-_NO_SUCH_PATH = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_NO_SUCH_PATH = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
 class NotText(InputError):
@@ -56,13 +57,13 @@ def source_text(data: bytes, name: str) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file whole.
+    """Read a file whole, or what a shell put in its place, as in `<(git diff)`.
 
     Raises:
-        InputError: missing or unreadable.
+        InputError: missing or unreadable, a pipe with a name or a device.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path, pipes=True)
     except FileNotFoundError:
         raise MissingFile(f"there is no file {path}", "check the path") from None
     except IsADirectoryError:

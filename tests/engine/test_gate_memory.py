@@ -99,7 +99,17 @@ def test_what_could_change_the_verdict_makes_it_another(
 
 @pytest.mark.parametrize(
     "stored",
-    ["", "nonsense", "[]", "{}", '{"refusal": "x"}', '{"refusal": "x", "ability": {"a": 1}}'],
+    [
+        "",
+        "nonsense",
+        "[]",
+        "{}",
+        '{"refusal": "x"}',
+        '{"refusal": "x", "ability": {"a": 1}}',
+        "[" * 100_000 + "]" * 100_000,
+        '{"rotations":' + "[" * 900 + "]" * 900 + "}",
+        '{"rotations": [{"inv_freq": [1e999], "pairing": "half"}], "layers": [0, 0, 0]}',
+    ],
 )
 def test_a_damaged_verdict_is_ignored(folder: Path, runs: list[Any], stored: str) -> None:
     check_model(rotating("llama"), folder)

@@ -21,9 +21,11 @@ from pie_cli.engine.model import CausalModel, layer_count
 from pie_cli.engine.rope import LayerRotation, ModelRotation
 from pie_cli.folders import cache_folder
 from pie_cli.models.quiet import hushed
+from pie_cli.regular import read_regular
 
 # Raised with any change of what is stored, or of what the gate checks.
 _FORMAT = 1
+_MAX_BYTES = 1 << 26
 
 
 class _Unfit(Exception):
@@ -89,8 +91,8 @@ def memory_folder() -> Path:
 def _read(path: Path) -> Mapping[str, Any] | None:
     """Read a verdict; anything unreadable counts as none."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stored = json.loads(read_regular(path, _MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
         return None
     return stored if isinstance(stored, dict) else None
 
@@ -148,7 +150,15 @@ def _rebuild(model: CausalModel, stored: Mapping[str, Any]) -> Verdict:
         report = _report(model, stored)
         with torch.inference_mode(), hushed():
             install_attention(model)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        OverflowError,
+        RecursionError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise _Unfit from error
     if takes_mask(model) is not report.masked:
         raise _Unfit
