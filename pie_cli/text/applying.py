@@ -16,12 +16,16 @@ class PatchDoesNotApply(PatchError):
 
     Attributes:
         hunk: number of the first hunk that has no place, from 1; 0 where no hunk is to blame.
+        is_close: its lines are in the text, but elsewhere or with other line ends.
     """
 
-    def __init__(self, cause: str, remedy: str = "", *, hunk: int = 0) -> None:
+    def __init__(
+        self, cause: str, remedy: str = "", *, hunk: int = 0, is_close: bool = False
+    ) -> None:
         """Name the hunk as well."""
         super().__init__(cause, remedy)
         self.hunk = hunk
+        self.is_close = is_close
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,7 @@ def locate(text: str | None, *parts: FilePatch, ends: str = "") -> Placed:
             raise PatchDoesNotApply(
                 f"the patch creates {part.path}, which is there already",
                 "take the file as it was before the patch",
+                is_close=True,
             )
         offset += image.apply(part)
         if part.kind == "delete" and image.lines:
@@ -210,6 +215,7 @@ def _holds_more(part: FilePatch) -> PatchDoesNotApply:
     return PatchDoesNotApply(
         f"the patch deletes {part.path}, which holds more lines than the patch",
         "make the patch from the file as it is",
+        is_close=True,
     )
 
 
@@ -271,13 +277,15 @@ class _Image:
         return Edit(self._before, after, tuple(self._hunks()))
 
     def _hunks(self) -> Iterator[LineHunk]:
-        """Give the gaps between the lines that stayed."""
+        """Give the gaps between the lines that stayed, but none that a later patch undid."""
+        old_lines = split_lines(self._before)
         old_at = new_at = 0
         origins = [line.origin for line in self.lines]
-        for new, old in enumerate([*origins, len(split_lines(self._before))]):
+        for new, old in enumerate([*origins, len(old_lines)]):
             if old < 0:
                 continue
-            if old > old_at or new > new_at:
+            now = [line.text for line in self.lines[new_at:new]]
+            if old_lines[old_at:old] != now:
                 yield LineHunk(old_at, old, new_at, new)
             old_at, new_at = old + 1, new + 1
 
@@ -387,7 +395,8 @@ class _Image:
         else:
             cause += ": its lines are not in the file"
             remedy += ", or take the file as it was before the patch"
-        return PatchDoesNotApply(cause, remedy, hunk=hunk.number)
+            return PatchDoesNotApply(cause, remedy, hunk=hunk.number)
+        return PatchDoesNotApply(cause, remedy, hunk=hunk.number, is_close=True)
 
 
 def _with_lf(text: str) -> str:

@@ -31,9 +31,9 @@ class Reading:
     is_open: bool = False
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        """What to sort readings by, the best first."""
-        return not self.is_sure, self.offset
+    def rank(self) -> tuple[bool, int, bool]:
+        """What to sort readings of different texts by, the best first."""
+        return not self.is_sure, self.offset, self.side == "not applied"
 
 
 @dataclass(frozen=True)
@@ -156,5 +156,11 @@ def _fit(
         try:
             backward = locate(text, *history.reversed().parts, ends=ends)
         except PatchDoesNotApply as error:
-            refusal = refusal or error
+            # The one that says more: lines that are almost there, or a hunk further down.
+            if refusal is None or _telling(error) > _telling(refusal):
+                refusal = error
     return Fit(forward, backward, known, refusal)
+
+
+def _telling(refusal: PatchDoesNotApply) -> tuple[bool, int]:
+    return refusal.is_close, refusal.hunk

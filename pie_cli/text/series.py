@@ -1,8 +1,7 @@
 """Which parts of a patch are about one file, through renames and in order of time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from pie_cli.text.applying import FilePatch
 from pie_cli.text.patches import Patch
@@ -48,10 +47,23 @@ def histories(patch: Patch) -> tuple[list[FileHistory], list[FileHistory]]:
         The files in the order in which they were last changed, and the same should the commits be
         in the other order than they seem to be.
     """
-    commits = [list(group) for _, group in groupby(patch.files, key=lambda part: part.commit)]
+    commits = list(_commits(patch.files))
     if patch.newest_first:
         commits.reverse()
     return _histories(commits), _histories(commits[::-1])
+
+
+def _commits(files: Sequence[FilePatch]) -> Iterator[list[FilePatch]]:
+    """Group the parts by commit, each of which names a path once."""
+    commit: list[FilePatch] = []
+    for part in files:
+        if commit and (
+            part.commit != commit[-1].commit or any(part.path == one.path for one in commit)
+        ):
+            yield commit
+            commit = []
+        commit.append(part)
+    yield commit
 
 
 def _histories(commits: Sequence[Sequence[FilePatch]]) -> list[FileHistory]:

@@ -182,8 +182,13 @@ def _ends_in(file: Path, name: str) -> bool:
 
 
 def _named_spots(file: Path, history: FileHistory) -> list[_Spot]:
-    """Take the file that the user named; by the old name of a rename, the one that came of it."""
-    names = (name for part in history.parts for name in part.old_names)
+    """Take the file that the user named; by the other name of a rename, the one there is."""
+    names = [
+        name
+        for part in history.parts
+        if part.kind == "rename"
+        for name in (*part.old_names, *part.new_names)
+    ]
     if file.exists() or not any(_ends_in(file, name) for name in names):
         return [_Spot(file)]
     return _spots(history, missing_ok=True)[:1] or [_Spot(file)]
