@@ -1,6 +1,7 @@
 """`pie complete`: one completion, after a patch or plain."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
 from pie_cli.text.reading import Side
 from pie_cli.watching.files import read_bytes, read_source, real_path, shown_path, source_text
-from pie_cli.watching.patched import find_edit
+from pie_cli.watching.patched import PatchedFile, find_edit
 
 _STDIN = Path("-")
 
@@ -150,9 +151,9 @@ def _subject(options: CompleteOptions, renderer: Renderer) -> tuple[Path, Edit]:
     )
     if patch is not None:
         found = find_edit(file, read_patch(patch), side)
-        for line in found.notes:
+        for line in _notes(found, asked=side is not None):
             renderer.note(line)
-        return found.path, found.edit
+        return found.path, found.reading.edit
     if file is None:
         raise InputError("nothing to complete", "name a FILE, or a patch with --edit")
     if file == _STDIN:
@@ -182,6 +183,25 @@ def _side(*, applied: bool, not_applied: bool, has_patch: bool) -> Side | None:
     if applied and not_applied:
         raise InputError("--applied and --not-applied exclude each other", "give one of them")
     return "applied" if applied else "not applied"
+
+
+def _notes(found: PatchedFile, *, asked: bool) -> Iterator[str]:
+    """Say what was understood of a patch."""
+    reading, path = found.reading, shown_path(found.path)
+    if found.other_files:
+        plural = "s" * (found.other_files > 1)
+        yield f"the patch also changes {found.other_files} other file{plural}, not predicted in"
+    off = ""
+    if reading.offset:
+        off = f", {reading.offset} line{'s' * (reading.offset > 1)} off its stated places"
+    if reading.is_open:
+        yield (
+            f"the patch fits {path} both as applied already and as not applied; taken as "
+            f"{reading.side}{off}: say --applied or --not-applied"
+        )
+    elif not asked:
+        holds = "holds the patch already" if reading.side == "applied" else "is without the patch"
+        yield f"{path} {holds}{off}"
 
 
 def _cursors(cursor: Cursor, edit: Edit) -> tuple[Cursor, Cursor]:

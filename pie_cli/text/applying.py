@@ -137,7 +137,7 @@ class FilePatch:
     def with_lf(self) -> "FilePatch":
         """Give the same with its text's CRLF turned into LF, as before the patch was converted."""
         hunks = [
-            replace(hunk, body=tuple((mark, _with_lf(text)) for mark, text in hunk.body))
+            replace(hunk, body=tuple((mark, with_lf(text)) for mark, text in hunk.body))
             for hunk in self.hunks
         ]
         return replace(self, hunks=tuple(hunks), crlf=False)
@@ -162,15 +162,17 @@ def is_utf8(text: str) -> bool:
 
 
 def is_blob(text: str, abbreviated: str) -> bool:
-    """Tell whether a text, with its line ends or with LF, is the object that git names so."""
+    """Tell whether a text is the object that git names so."""
     if not abbreviated.strip("0"):
         return False
     new_hash = hashlib.sha256 if len(abbreviated) > 40 else hashlib.sha1
-    for spelling in {text, _with_lf(text)}:
-        data = spelling.encode("utf-8", "surrogateescape")
-        if new_hash(b"blob %d\0" % len(data) + data).hexdigest().startswith(abbreviated):
-            return True
-    return False
+    data = text.encode("utf-8", "surrogateescape")
+    return new_hash(b"blob %d\0" % len(data) + data).hexdigest().startswith(abbreviated)
+
+
+def with_lf(text: str) -> str:
+    """Turn CRLF into LF."""
+    return text.replace("\r\n", "\n")
 
 
 def locate(text: str | None, *parts: FilePatch, ends: str = "") -> Placed:
@@ -251,7 +253,8 @@ class _Image:
         """Apply a patch; return by how many lines its hunks were off."""
         self.lines = [line._replace(is_patched=False) for line in self.lines]
         stated = part.unanchored or (
-            not any(hunk.has_context for hunk in part.hunks) and is_blob(self.text, part.ids[0])
+            not any(hunk.has_context for hunk in part.hunks)
+            and is_blob("".join(line.key for line in self.lines), part.ids[0])
         )
         self.is_there = part.kind != "delete"
         offset = 0
@@ -290,7 +293,7 @@ class _Image:
             old_at, new_at = old + 1, new + 1
 
     def _key(self, line: str) -> str:
-        return _with_lf(line) if self._ends else line
+        return with_lf(line) if self._ends else line
 
     def _replaced(self, hunk: PatchHunk, place: int) -> Iterator[_Line]:
         """Give what a hunk puts in place of its old lines; context stays the line it was."""
@@ -300,7 +303,7 @@ class _Image:
             elif mark != "-":
                 spelled = text
                 if self._ends and text.endswith("\n"):
-                    spelled = _with_lf(text)[:-1] + self._ends
+                    spelled = with_lf(text)[:-1] + self._ends
                 yield _Line(self._key(text), spelled, -1, True)
             place += mark != "+"
 
@@ -397,10 +400,6 @@ class _Image:
             remedy += ", or take the file as it was before the patch"
             return PatchDoesNotApply(cause, remedy, hunk=hunk.number)
         return PatchDoesNotApply(cause, remedy, hunk=hunk.number, is_close=True)
-
-
-def _with_lf(text: str) -> str:
-    return text.replace("\r\n", "\n")
 
 
 def _bare(line: str) -> str:

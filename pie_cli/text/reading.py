@@ -1,10 +1,10 @@
 """Whether a text holds a patch already or not, decided as git would."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pie_cli.text.applying import PatchDoesNotApply, Placed, is_blob, locate
+from pie_cli.text.applying import PatchDoesNotApply, Placed, is_blob, locate, with_lf
 from pie_cli.text.edit import Edit
 from pie_cli.text.series import FileHistory
 
@@ -83,14 +83,27 @@ def fit(
         PatchError: the patch is binary.
     """
     known = _known(text, history)
-    first = found = _fit(text, history, "", sides, known)
-    if not (found.forward or found.backward) and any(part.crlf for part in history.parts):
-        found = _fit(text, history.with_lf(), "", sides, known)
-    crlf = text.count("\r\n") if text else 0
-    if not (found.forward or found.backward) and text and crlf and (known or ends()):
-        mostly_crlf = 2 * crlf > text.count("\n")
-        found = _fit(text, history, "\r\n" if mostly_crlf else "\n", sides, known)
-    return found if found.forward or found.backward else first
+    in_git = _known(with_lf(text), history) if text and known is None else None
+    first: Fit | None = None
+    for spelled, new_ends in _spellings(text, history, ends, is_converted=in_git is not None):
+        found = _fit(text, spelled, new_ends, sides, known or in_git)
+        if found.forward or found.backward:
+            return found
+        first = first or found
+    assert first is not None
+    return first
+
+
+def _spellings(
+    text: str | None, history: FileHistory, ends: Callable[[], str], *, is_converted: bool
+) -> Iterator[tuple[FileHistory, str]]:
+    """Give the ways to take line ends, each with what `locate` is told of them."""
+    # git writes a new file with the line ends that it would check out.
+    yield history, "\r\n" if text is None and ends() == "\r\n" else ""
+    if any(part.crlf for part in history.parts):
+        yield history.with_lf(), ""
+    elif text and "\r\n" in text and not history.has_crlf and (is_converted or ends()):
+        yield history, "\r\n" if 2 * text.count("\r\n") > text.count("\n") else "\n"
 
 
 def decide(found: Fit, others: Callable[[], Side | None] = lambda: None) -> Reading:

@@ -31,6 +31,16 @@ class FileHistory:
             and all(part.is_text for part in self.parts)
         )
 
+    @property
+    def has_crlf(self) -> bool:
+        """Whether a line of it ends in CRLF."""
+        return any(
+            text.endswith("\r\n")
+            for part in self.parts
+            for hunk in part.hunks
+            for _, text in hunk.body
+        )
+
     def reversed(self) -> "FileHistory":
         """Give the history that takes this one back."""
         return FileHistory(tuple(part.reversed() for part in self.parts[::-1]))

@@ -1,18 +1,17 @@
 """The file that a patch is about, and what the patch does to it."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pie_cli.errors import InputError, PatchError
 from pie_cli.text.applying import FilePatch, PatchDoesNotApply
-from pie_cli.text.edit import Edit
 from pie_cli.text.patches import Patch, parse
 from pie_cli.text.reading import Fit, Reading, Side, decide, fit
 from pie_cli.text.series import FileHistory, histories
-from pie_cli.watching.files import NotText, read_source, shown_path
+from pie_cli.watching.files import NotText, read_source
 from pie_cli.watching.line_ends import checkout_ends
 
 _BOTH: tuple[Side, ...] = ("not applied", "applied")
@@ -24,20 +23,27 @@ class PatchedFile:
 
     Attributes:
         path: where it is, or will be.
-        edit: what the patch does to it.
-        notes: what was understood, a line each.
+        reading: what the patch does to it.
+        other_files: how many other files the patch is about.
     """
 
     path: Path
-    edit: Edit
-    notes: tuple[str, ...]
+    reading: Reading
+    other_files: int
 
 
 @dataclass(frozen=True)
 class _Spot:
-    """A file that may be the one, with the sides of the patch that it can be on."""
+    """A file that may be the one.
+
+    Attributes:
+        path: where it is.
+        text: what it holds; None where it is not there.
+        sides: of the patch, those that it can be on.
+    """
 
     path: Path
+    text: str | None
     sides: tuple[Side, ...] = _BOTH
 
 
@@ -69,8 +75,7 @@ def find_edit(file: Path | None, patch: bytes, side: Side | None = None) -> Patc
             continue
         if not reading.edit.hunks:
             raise PatchError(f"the patch leaves {path} as it is", "its parts undo each other")
-        notes = tuple(_notes(path, reading, len(files) - 1, asked=side is not None))
-        return PatchedFile(path, reading.edit, notes)
+        return PatchedFile(path, reading, len(files) - 1)
     raise AssertionError("the last file is returned or raises")
 
 
@@ -102,8 +107,7 @@ def _attempt(
 
 
 def _fit(spot: _Spot, history: FileHistory, sides: tuple[Side, ...]) -> Fit:
-    text = read_source(spot.path) if _is_there(spot.path, history) else None
-    return fit(text, history, partial(checkout_ends, spot.path), sides)
+    return fit(spot.text, history, partial(checkout_ends, spot.path), sides)
 
 
 def _side_of_others(one: FileHistory, files: Sequence[FileHistory]) -> Side | None:
@@ -119,21 +123,6 @@ def _side_of_others(one: FileHistory, files: Sequence[FileHistory]) -> Side | No
         if only:
             return only
     return None
-
-
-def _notes(path: Path, reading: Reading, others: int, *, asked: bool) -> Iterator[str]:
-    shown = shown_path(path)
-    if others:
-        yield f"the patch also changes {others} other file{'s' * (others > 1)}, not predicted in"
-    off = f", {reading.offset} lines off its stated places" if reading.offset else ""
-    if reading.is_open:
-        yield (
-            f"the patch fits {shown} both as applied already and as not applied; taken as "
-            f"{reading.side}{off}: say --applied or --not-applied"
-        )
-    elif not asked:
-        already = " already" if reading.side == "applied" else ""
-        yield f"the patch is {reading.side}{already} in {shown}{off}"
 
 
 def _why_none(patch: Patch) -> str:
@@ -189,9 +178,12 @@ def _named_spots(file: Path, history: FileHistory) -> list[_Spot]:
         if part.kind == "rename"
         for name in (*part.old_names, *part.new_names)
     ]
-    if file.exists() or not any(_ends_in(file, name) for name in names):
-        return [_Spot(file)]
-    return _spots(history, missing_ok=True)[:1] or [_Spot(file)]
+    if not file.exists() and any(_ends_in(file, name) for name in names):
+        renamed = _spots(history, missing_ok=True)[:1]
+        if renamed:
+            return renamed
+    is_there = file.exists() or not _creates(history.parts[0])
+    return [_Spot(file, read_source(file) if is_there else None)]
 
 
 def _spots(history: FileHistory, *, missing_ok: bool = False) -> list[_Spot]:
@@ -205,21 +197,29 @@ def _spots(history: FileHistory, *, missing_ok: bool = False) -> list[_Spot]:
     # git renames nothing onto a file that is there.
     moved = any(part.kind in ("rename", "copy") for part in history.parts)
     after, before = _files(last, last.new_names), _files(first, first.old_names)
+    paths: list[tuple[Path, tuple[Side, ...]]]
     if after:
-        spots = [_Spot(path, ("applied",) if moved else _BOTH) for path in after]
-        spots += [_Spot(path) for path in before if not moved and path not in after]
+        paths = [(path, ("applied",) if moved else _BOTH) for path in after]
+        paths += [(path, _BOTH) for path in before if not moved and path not in after]
     elif before:
-        spots = [_Spot(path, ("not applied",) if moved else _BOTH) for path in before]
+        paths = [(path, ("not applied",) if moved else _BOTH) for path in before]
     elif _creates(first):
-        spots = [_Spot(top / name) for name in last.new_names[:1] if _is_inside(top, name)]
+        paths = [(top / name, _BOTH) for name in last.new_names[:1] if _is_inside(top, name)]
     else:
-        spots = []
-    if not spots and not missing_ok:
+        paths = []
+    if not paths and not missing_ok:
         raise InputError(
             f"the patch is about {history.path}, which is not below {top}",
             "run pie inside of the repository, or name the FILE",
         )
-    return spots
+    return [_Spot(path, _text(path, first), sides) for path, sides in paths]
+
+
+def _text(path: Path, first: FilePatch) -> str | None:
+    """Read a file, unless the patch creates it: not there yet, or in place of a link."""
+    if _creates(first) and (path.is_symlink() or not path.exists()):
+        return None
+    return read_source(path)
 
 
 def _creates(part: FilePatch) -> bool:
@@ -227,11 +227,6 @@ def _creates(part: FilePatch) -> bool:
     return part.kind == "add" or (
         not part.by_git and not any(hunk.old_lines for hunk in part.hunks)
     )
-
-
-def _is_there(path: Path, history: FileHistory) -> bool:
-    """Tell whether a file is to be read: always, but where the patch makes it."""
-    return path.exists() or not _creates(history.parts[0])
 
 
 def _folders(part: FilePatch) -> list[Path]:

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pie_cli.cli.app import app
+from pie_cli.cli.complete import read_patch
 from pie_cli.cli.render import Renderer
-from pie_cli.errors import ExitCode
+from pie_cli.errors import ExitCode, InputError
 from pie_cli.plan.strategies import DEFAULT_STRATEGY
 from tests.conftest import SOURCE
 from tests.diffs import unified_diff
@@ -126,6 +127,43 @@ def test_a_patch_on_stdin_that_is_applied_already_gives_the_same(complete, folde
     for field in ("prediction", "tokens", "at", "exact"):
         assert first[field] == second[field]
     assert (folder / "area.py").read_text() == AFTER
+
+
+def test_what_was_understood_of_a_patch_is_said(complete, folder):
+    patch = patch_file(folder)
+    assert "area.py is without the patch" in complete("--edit", patch).stderr
+    (folder / "area.py").write_text(AFTER)
+    assert "area.py holds the patch already" in complete("--edit", patch).stderr
+    lines = [f"x{number} = {number}\n" for number in range(40)]
+    after = [*lines[:20], "y = 1\n", *lines[20:]]
+    patch = patch_file(folder, "".join(lines), "".join(after))
+    (folder / "area.py").write_text("# new\n" + "".join(after))
+    assert "already, 1 line off its stated place" in complete("--edit", patch).stderr
+
+
+def test_where_a_patch_fits_both_ways_the_user_decides(complete, folder):
+    """Of equal lines one may be there already, or come again."""
+    same = " a = 1\n" * 3
+    stdin = f"--- area.py\n+++ area.py\n@@ -4,6 +4,7 @@\n{same}+a = 1\n{same}"
+    (folder / "area.py").write_text("a = 1\n" * 13)
+    result = complete("--edit", "-", "--json", stdin=stdin)
+    (line,) = [line for line in result.stderr.splitlines() if "both" in line]
+    assert "taken as not applied" in line
+    assert "--applied or --not-applied" in line
+    told = {
+        option: complete("--edit", "-", option, "--json", stdin=stdin)
+        for option in ("--applied", "--not-applied")
+    }
+    assert not any("both" in one.stderr for one in told.values())
+    totals = {option: document(one)["tokens"]["total"] for option, one in told.items()}
+    assert totals["--not-applied"] == document(result)["tokens"]["total"]
+    assert totals["--applied"] < totals["--not-applied"]
+
+
+def test_no_stdin_to_read_a_patch_from(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="no stdin"):
+        read_patch(Path("-"))
 
 
 def test_git_diff_from_a_subfolder_finds_its_file(complete, folder, monkeypatch):
@@ -258,6 +296,13 @@ def test_comparison_none_is_null(complete, folder):
     [
         ([], None, ExitCode.INPUT, "nothing to complete"),
         (["area.py", "--applied"], None, ExitCode.INPUT, "name the patch with --edit"),
+        (["area.py", "--not-applied"], None, ExitCode.INPUT, "name the patch with --edit"),
+        (
+            ["--edit", "-", "--applied", "--not-applied"],
+            unified_diff("a\n", "b\n", "area.py"),
+            ExitCode.INPUT,
+            "exclude each other",
+        ),
         (["area.py/x.py"], None, ExitCode.INPUT, "check the path"),
         (["x" * 300], None, ExitCode.INPUT, "check the path"),
         (["missing.py"], None, ExitCode.INPUT, "there is no file missing.py"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from unidiff.patch import PatchSet
 
 from pie_cli.errors import PatchError
 from pie_cli.text.applying import FilePatch, PatchDoesNotApply, locate
@@ -393,3 +394,68 @@ def test_a_hunk_without_context_stands_where_it_says_or_not_at_all() -> None:
     assert apply("a\na\na\n", patch) == "a\nb\na\n"
     with pytest.raises(PatchDoesNotApply, match="hunk 1 of 1"):
         apply("a\nc\na\n", patch)
+
+
+def test_unidiff_reads_the_patch_as_a_whole_under_its_own_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once, names and hunks of all files, and nothing of what surrounds them."""
+    seen: list[list[str]] = []
+
+    def reads(lines: list[str]) -> PatchSet:
+        seen.append(lines)
+        return PatchSet(lines)
+
+    monkeypatch.setattr("pie_cli.text.patches.PatchSet", reads)
+    hunk = ["@@ -1,2 +1,2 @@\n", " a\n", "-b\n", "+c\n", "\\ No newline at end of file\n"]
+    other = ["--- old.py\t2024-01-01 10:00:00\n", "+++ a dir/new.py\n", "@@ -1 +1 @@\n"]
+    other += ["-\u2028\n", "+\x0c\n"]
+    text = (
+        "From 0123456 Mon Sep 17 00:00:00 2001\nSubject: x\n\n@@ -a @@\n--- b\n---\n"
+        'diff --git "a/t\\ta" "b/t\\ta"\nindex 1234567..89abcde 100644\n'
+        '--- "a/t\\ta"\n+++ "b/t\\ta"\n'
+        + "".join(hunk).replace(" @@", " @@ def f():")
+        + "-- \n2.39\n"
+        "diff --git a/m b/m\nold mode 100644\nnew mode 100755\n"
+        "diff --git a/p b/p\nindex 1..2\nGIT binary patch\nliteral 1\nIcmZPo000310RR91\n\n"
+        "literal 0\nHcmV?d00001\n\n"
+        "diff --cc q\nindex 1,2..3\n--- a/q\n+++ b/q\n@@@ -1 -1 +1 @@@\n--a\n++b\n" + "".join(other)
+    )
+    files = parse(text).files
+    assert seen == [['--- "a/t\\ta"\n', '+++ "b/t\\ta"\n', *hunk, *other]]
+    assert [(f.path, len(f.hunks), f.binary) for f in files] == [
+        ("t\ta", 1, False),
+        ("m", 0, False),
+        ("p", 0, True),
+        ("a dir/new.py", 1, False),
+    ]
+    assert apply("a\nb\n", files[0]) == "a\nc"
+    assert apply("\u2028\n", files[-1]) == "\x0c\n"
+
+
+def test_a_byte_that_is_not_utf_8_concerns_its_file_alone() -> None:
+    text = unified_diff("a\n", "b\n", "x").encode() + unified_diff("a\n", "?\n", "y").encode()
+    first, second = parse(text.replace(b"?", b"\xe9")).files
+    assert (first.is_text, second.is_text) == (True, False)
+    assert apply("a\n", first) == "b\n"
+
+
+def test_a_hunk_belongs_to_the_end_or_the_beginning_where_it_has_no_context() -> None:
+    appended = one(unified_diff("a\nb\nc\nd\n", "a\nb\nc\nd\ne\n", "x"))
+    assert apply("0\na\nb\nc\nd\n", appended) == "0\na\nb\nc\nd\ne\n"
+    with pytest.raises(PatchDoesNotApply, match="not at its end"):
+        apply("a\nb\nc\nd\nz\n", appended)
+    prepended = one(unified_diff("a\nb\nc\nd\n", "0\na\nb\nc\nd\n", "x"))
+    assert apply("a\nb\nc\nz\n", prepended) == "0\na\nb\nc\nz\n"
+    with pytest.raises(PatchDoesNotApply, match="not at its beginning"):
+        apply("z\na\nb\nc\n", prepended)
+
+
+def test_a_hunk_is_not_placed_on_what_another_one_made() -> None:
+    """Neither moved there, nor before its time."""
+    edit = " a\n-b\n+c\n d\n"
+    again = " a\n-c\n+e\n d\n"
+    patch = one(f"--- x\n+++ x\n@@ -2,3 +2,3 @@\n{edit}@@ -9,3 +9,3 @@\n{again}")
+    with pytest.raises(PatchDoesNotApply, match="hunk 2 of 2"):
+        apply("0\na\nb\nd\n", patch)
+    assert apply("0\na\nc\nd\na\nb\nd\n", patch) == "0\na\ne\nd\na\nc\nd\n"

@@ -75,18 +75,14 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
 
 
 def side(found: PatchedFile) -> str:
-    """Return what was understood, as the last note says it."""
-    note = found.notes[-1]
-    if "both" in note:
-        return "open"
-    return "not applied" if "not applied" in note else "applied"
+    return "open" if found.reading.is_open else found.reading.side
 
 
 def check(found: PatchedFile, before: str, after: str, understood: str, name: str = "m.py") -> None:
-    assert (found.edit.before, found.edit.after) == (before, after)
+    assert (found.reading.edit.before, found.reading.edit.after) == (before, after)
     assert side(found) == understood
     assert found.path.resolve() == Path(name).resolve()
-    assert found.edit.hunks
+    assert found.reading.edit.hunks
 
 
 def on_both_sides(
@@ -139,8 +135,8 @@ def test_a_diff_is_never_made_twice(
 
 
 @pytest.mark.parametrize("case", REPETITIVE)
-def test_where_nothing_decides_a_line_names_both_options(repository: Repository, case: str) -> None:
-    """Without git's names for the contents two sides may fit alike; then pie says so."""
+def test_where_nothing_decides_the_reading_is_open(repository: Repository, case: str) -> None:
+    """Without git's names for the contents two sides may fit alike; then the user decides."""
     before, after = REPETITIVE[case]
     repository.write(m__py=before)
     repository.commit("before")
@@ -151,13 +147,10 @@ def test_where_nothing_decides_a_line_names_both_options(repository: Repository,
         repository.write(m__py=text)
         found = find_edit(None, patch)
         assert side(found) in (right, "open")
-        if side(found) == "open":
-            assert "--applied" in found.notes[-1]
-            assert "--not-applied" in found.notes[-1]
         for asked in ("applied", "not applied"):
             if asked == right:
                 told = find_edit(None, patch, asked)
-                assert (told.edit.before, told.edit.after) == (before, after)
+                assert (told.reading.edit.before, told.reading.edit.after) == (before, after)
 
 
 def test_a_file_that_grew_at_its_end_since_holds_no_place_for_what_was_appended(
@@ -221,9 +214,9 @@ def test_a_file_with_both_line_ends_keeps_them(repository: Repository) -> None:
     mixed = crlf(CHANGED).replace("def b(x):\r\n", "def b(x):\n")
     repository.write(m__py=mixed)
     found = find_edit(None, repository.git("diff"))
-    assert found.edit.after == mixed
-    assert found.edit.before == mixed.replace("x * 3", "x * 2")
-    assert len(found.edit.hunks) == 1
+    assert found.reading.edit.after == mixed
+    assert found.reading.edit.before == mixed.replace("x * 3", "x * 2")
+    assert len(found.reading.edit.hunks) == 1
 
 
 def test_new_and_renamed_files_of_a_crlf_checkout(repository: Repository) -> None:
@@ -232,8 +225,10 @@ def test_new_and_renamed_files_of_a_crlf_checkout(repository: Repository) -> Non
     repository.commit()
     repository.write(new__py=crlf(CHANGED))
     repository.git("add", "-N", "new.py")
-    check(find_edit(None, repository.git("diff")), "", crlf(CHANGED), "applied", "new.py")
+    patch = repository.git("diff")
+    check(find_edit(None, patch), "", crlf(CHANGED), "applied", "new.py")
     repository.git("rm", "-qf", "new.py")
+    check(find_edit(None, patch), "", crlf(CHANGED), "not applied", "new.py")
     repository.git("mv", "m.py", "n.py")
     repository.write(n__py=crlf(CHANGED))
     patch = repository.git("diff", "-M", "HEAD")
@@ -249,6 +244,15 @@ def test_line_ends_count_where_git_converts_none(repository: Repository) -> None
     repository.write(m__py=crlf(CHANGED).replace("def a", "def aa"))
     with pytest.raises(PatchDoesNotApply, match="only the line ends differ"):
         find_edit(None, patch)
+
+
+def test_a_patch_that_lost_its_carriage_returns_is_refused(repository: Repository) -> None:
+    """git refuses it, though its names for the contents are right."""
+    repository.write(m__py=crlf(BODY))
+    repository.commit()
+    repository.write(m__py=crlf(CHANGED))
+    with pytest.raises(PatchDoesNotApply, match="only the line ends differ"):
+        find_edit(None, repository.git("diff").replace(b"\r", b""))
 
 
 def test_a_patch_that_is_crlf_throughout(repository: Repository) -> None:
@@ -316,7 +320,7 @@ def test_a_series_is_one_edit(
         patch = b"".join(line for line in lines if not line.startswith(b"index "))
     check(find_edit(file, patch), BODY, last, "applied")
     # The second and the third commit changed the same line, one of them twice.
-    assert [h.old_start for h in find_edit(file, patch).edit.hunks] == [1, 6]
+    assert [h.old_start for h in find_edit(file, patch).reading.edit.hunks] == [1, 6]
     repository.git("reset", "-q", "--hard", "HEAD~3")
     check(find_edit(file, patch), BODY, last, "not applied")
     repository.write(m__py=CHANGED)
@@ -418,6 +422,18 @@ def _latin(repository: Repository) -> None:
 
 def _empty(repository: Repository) -> None:
     repository.write(z__py="")
+
+
+def test_a_link_that_becomes_a_file(repository: Repository) -> None:
+    (repository.folder / "z.py").symlink_to("m.py")
+    repository.commit()
+    (repository.folder / "z.py").unlink()
+    repository.write(z__py=CHANGED)
+    patch = repository.git("diff")
+    check(find_edit(None, patch), "", CHANGED, "applied", "z.py")
+    repository.git("checkout", "-q", "z.py")
+    found = find_edit(None, patch)
+    assert (found.reading.edit.before, found.reading.edit.after) == ("", CHANGED)
 
 
 NO_TEXT = (_link, _becomes_link, _new_link, _submodule, _mode, _binary, _deleted, _latin, _empty)
@@ -633,7 +649,7 @@ def test_paths_that_leave_the_tree_need_a_file(
     ):
         with pytest.raises(InputError):
             find_edit(None, patch.encode())
-    edit = find_edit(outside, f"--- {path}\n+++ {path}\n{PLAIN_HUNK}".encode()).edit
+    edit = find_edit(outside, f"--- {path}\n+++ {path}\n{PLAIN_HUNK}".encode()).reading.edit
     assert (edit.before, edit.after) == (BODY, CHANGED)
 
 

@@ -11,6 +11,7 @@ import pytest
 import pie_cli
 from pie_cli.errors import PatchError
 from pie_cli.text.edit import Edit, split_lines
+from pie_cli.text.reading import Reading
 from pie_cli.watching.patched import find_edit
 
 EDITS = 300
@@ -83,16 +84,12 @@ def by_git(tree: str, patch: bytes, *options: str) -> str | None:
     return None if refused else text
 
 
-def read(patch: bytes) -> tuple[Edit, str, bool] | None:
-    """Return what pie makes of it: edit, side, whether it says that both fit."""
+def read(patch: bytes) -> Reading | None:
+    """Return what pie makes of it."""
     try:
-        found = find_edit(None, patch)
+        return find_edit(None, patch).reading
     except PatchError:
         return None
-    note = found.notes[-1]
-    is_open = "both" in note
-    is_applied = "taken as applied" in note if is_open else "not applied" not in note
-    return found.edit, "applied" if is_applied else "not applied", is_open
 
 
 @pytest.mark.parametrize("part", range(3))
@@ -128,7 +125,7 @@ def test_random_edits_are_read_as_git_reads_them(repository: Path, part: int) ->
             assert set(expected.values()) == {None}, (tree, patch)
             refused += 1
             continue
-        edit, understood, is_open = found
+        edit, understood, is_open = found.edit, found.side, found.is_open
         assert tree == (edit.before if understood == "not applied" else edit.after)
         other = edit.after if understood == "not applied" else edit.before
         assert other == expected[understood], (tree, patch, understood)
