@@ -28,7 +28,7 @@ class Settings:
         dtype: "auto", "float32", "bfloat16" or "float16".
         strategy: how an edit becomes a plan: a name that `strategies.parse` reads.
         compare: what the comparison run recomputes: all, what follows the first change, nothing.
-        at: where the prediction stands: "edit", "end", "LINE" or "LINE:COL", counted from 1; None
+        at: where the prediction begins: "edit", "end", "LINE" or "LINE:COL", counted from 1; None
             for "edit" where the model fills in a middle, else "end".
         max_tokens: most tokens in a predicted line.
         context_tokens: longest prompt in tokens; None for the model's window.

@@ -63,14 +63,14 @@ class Prediction:
 
     Attributes:
         text: the predicted line; blank lines before it kept; empty when there is nothing to add.
-        at: where it stands.
+        at: where it begins.
         strategy: of the plan that was executed.
         exact: whether every token of the prompt is as full recompute would have it.
         tokens: what became of the prompt's tokens.
         timings_ms: durations.
         lines_added, lines_removed: lines of the edit.
         window_dropped: lines above the window, left out of the prompt.
-        window_dropped_below: lines below it, left out of a prompt that has text behind the cursor.
+        window_dropped_below: lines below it, left out of a prompt that has text after the cursor.
         stopped_by: what ended the line: newline, end, max_tokens, or interrupted by a newer save.
         form: of the prompt: plain, prefix-suffix-middle or suffix-prefix-middle.
         context: paths of the other files that are in the prompt.

@@ -70,7 +70,7 @@ class EditSession:
 
     Args:
         model: prepared.
-        path: of the file, as the model shall see it in the prompt's head; nothing is read from it.
+        path: of the file, as the model sees it in the prompt's head; nothing is read from it.
         settings: cursor, strategy, comparison, limits.
 
     Raises:

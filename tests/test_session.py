@@ -429,7 +429,7 @@ def test_a_growing_file_moves_the_edge_in_large_steps(tiny_model: PreparedModel)
 
 
 def test_a_context_smaller_than_the_head_is_refused(tiny_model: PreparedModel) -> None:
-    with pytest.raises(CacheCapacityError, match="no room behind the head"):
+    with pytest.raises(CacheCapacityError, match="no room after the head"):
         EditSession(tiny_model, "a/very/long/path" * 10, Settings(context_tokens=16))
 
 

@@ -24,6 +24,9 @@ _GAP_COST_ACCELERATOR = 2_000_000
 # SDPA's fused kernels share KV heads between query heads up to this head size.
 _MAX_SHARED_HEAD_DIM = 256
 
+# Rows up to which the query heads of a group are packed as further rows on a CPU (docs/log.md).
+_MAX_PACKED_ROWS = 16
+
 # Rows from which on it pays to attend in two parts on a CPU.
 _MIN_TAIL_ROWS = 192
 
@@ -189,7 +192,7 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) ->
 
 
 def _is_long_tail(this: ForwardPass, query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether the queries are many and stand together behind cached keys, where `_tail` can run."""
+    """Whether many consecutive queries follow cached keys, where `_tail` can run."""
     return (
         _flash is not None
         and query.device.type == "cpu"
@@ -231,9 +234,10 @@ def _attend(
     """Attend from one block of queries; returns [B, H, S, D]."""
     batch, heads, rows, _ = query.shape
     groups = heads // key.shape[1]
-    # On a CPU, SDPA shares KV heads under a mask too; GPU kernels do not, but take the query heads
-    # of a group as further rows.
-    pack = rows == 1 or query.device.type != "cpu" or softcap is not None
+    # On a CPU, SDPA shares KV heads under a mask too, but few rows fill its kernel better when the
+    # query heads of a group are further rows; GPU kernels do not share, and always take them so.
+    few = rows <= _MAX_PACKED_ROWS
+    pack = few or query.device.type != "cpu" or softcap is not None
     repeats = groups if pack else 1
     # A single query sees every key that it is given.
     mask = None if rows == 1 else this.mask(block, window, repeats, query.dtype, query.device)

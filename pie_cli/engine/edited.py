@@ -29,7 +29,7 @@ from pie_cli.plan.plan import Alignment, Plan, make_plan
 MIN_SNAPSHOT_BYTES = 64 << 20
 """Snapshots may take as much memory as the cache itself, or this if that is more."""
 
-# Large enough that chunking costs under 5 % of one pass, small enough to be given up quickly
+# Large enough that chunking costs under 5 % of one pass, small enough to be stopped quickly
 # (docs/log.md). An accelerator needs far larger chunks to be filled; this value is not measured.
 CHUNK_TOKENS = 768
 _CHUNK_TOKENS_ACCELERATOR = 4_096

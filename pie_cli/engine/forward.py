@@ -55,21 +55,15 @@ def encode(
         inputs["attention_mask"] = this.full_mask(model.dtype, model.device)
     keeps = keeps_logits(type(model))
     if keeps:
-        inputs["logits_to_keep"] = _rows_wanted(logits_at, len(token_ids), model.device)
+        # Never as a count, which makes a view: its strides send the LM head through a copy of the
+        # whole matrix.
+        inputs["logits_to_keep"] = torch.tensor(list(logits_at), device=model.device).long()
     with attending(this):
         logits: Tensor = model(**inputs).logits[0]
     cache.commit()
     if not keeps:
         logits = logits[torch.tensor(list(logits_at), dtype=torch.long, device=logits.device)]
     return logits.float()
-
-
-def _rows_wanted(logits_at: Sequence[int], rows: int, device: torch.device) -> int | Tensor:
-    """Say which rows the LM head runs for: a count if they are the last ones, else indices."""
-    count = len(logits_at)
-    if count and list(logits_at) == list(range(rows - count, rows)):
-        return count
-    return torch.tensor(list(logits_at), dtype=torch.long, device=device)
 
 
 @memo

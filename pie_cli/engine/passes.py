@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Rows of queries per attention call: enough to fill the kernel, few enough that the keys behind
+# Rows of queries per attention call: enough to fill the kernel, few enough that the keys after
 # each block's last query are left out (measured, docs/log.md).
 MAX_BLOCK_ROWS = 256
 
-# Masks are shared by the layers up to this size; a long pass builds the rest anew in each.
+# Masks are shared by the layers up to this size; a long pass builds the rest again in each.
 MAX_MASK_BYTES = 256 * 2**20
 
 
@@ -39,7 +39,7 @@ class ForwardPass:
         positions: absolute positions of the queries, strictly ascending.
         first_key: lowest position that any query sees; above 0 only in the gate, which encodes at
             far positions with nothing before them.
-        stop: one behind the last position; no key from here on is seen.
+        stop: one after the last position; no key from here on is seen.
         contiguous: whether the positions have no gaps.
         whole: whether the queries are all the keys there are: plain causal attention.
         attended: calls of the engine's attention function so far; 0 at the end tells of a model

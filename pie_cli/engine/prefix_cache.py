@@ -117,7 +117,7 @@ class PrefixCache:
             start: position before which nothing is wanted: the cache has it exactly.
 
         Returns:
-            Runs at or behind `start`, ascending, not overlapping.
+            Runs at or after `start`, ascending, not overlapping.
         """
         ids = array("q", token_ids[:-1])
         runs: list[tuple[int, int, list[_Block]]] = []

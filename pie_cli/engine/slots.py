@@ -148,7 +148,7 @@ class SlotCache(Cache):
                     self._home_positions = torch.arange(self.capacity)
 
     def _deltas(self, moves: Moves) -> Tensor | int:
-        """Return how far each moved token will stand from its home, in tokens."""
+        """Return how far each moved token will be from its home, in tokens."""
         if self._home_positions is None:
             return _run_deltas(moves)
         return moves.targets() - self._home_positions[moves.sources()]
@@ -157,7 +157,7 @@ class SlotCache(Cache):
 
     @torch.inference_mode()
     def take(self, start: int, stop: int) -> tuple[LayerStates, ...]:
-        """Copy the states of the tokens [start, stop), computed where they stand.
+        """Copy the states of the tokens [start, stop), computed where they are.
 
         Returns:
             Keys and values [1, H, stop - start, D] of each layer.
@@ -286,7 +286,7 @@ class SlotCache(Cache):
 
     @torch.inference_mode()
     def fit(self) -> None:
-        """Give back the slots behind the last token."""
+        """Give back the slots after the last token."""
         capacity = _rounded(self.length)
         for layer in self.slot_layers:
             layer.grow(capacity, self.length)

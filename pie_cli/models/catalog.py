@@ -58,7 +58,7 @@ def list_models(context_tokens: int, free_bytes: int | None) -> Iterator[Entry]:
 
     Args:
         context_tokens: length of the prompt that the cache is reckoned for.
-        free_bytes: memory of the device that they shall fit; None where it cannot be told.
+        free_bytes: memory of the device that they have to fit; None where it cannot be told.
     """
     embedded = _embedded()
     if embedded is not None:

@@ -45,7 +45,7 @@ class Checkpoint:
 
     Attributes:
         folder: where it lies.
-        config: its config.json, as it stands there.
+        config: its config.json, as it is there.
         weight_files: its safetensors files.
         weights_bytes: their size on disk.
         dtype: the floating dtype that most of its tensors have, or None.

@@ -1,6 +1,6 @@
 """Bring a model from the hub into the local cache, only the files that pie will open.
 
-A download ends as a plain folder, so that everything behind it goes the same way as for a local
+A download ends as a plain folder, so that all that follows goes the same way as for a local
 one.
 """
 

@@ -283,7 +283,7 @@ def _config_dtype(checkpoint: Checkpoint) -> str:
 
 
 def _placement(checkpoint: Checkpoint, device: str) -> Placement:
-    """Say where transformers shall put the weights while it loads them; None: on the CPU.
+    """Say where transformers is to put the weights while it loads them; None: on the CPU.
 
     Some quantised weights cannot be moved once they are loaded.
     """

@@ -23,7 +23,7 @@ _LOGGERS = ("transformers", "huggingface_hub")
 
 @contextmanager
 def hushed(on_progress: Progress | None = None) -> Iterator[None]:
-    """Silence logging, warnings and progress bars in the body; put everything back behind it.
+    """Silence logging, warnings and progress bars in the body; put everything back after it.
 
     Not for two threads at once: what it changes belongs to the process.
     """

@@ -1,6 +1,6 @@
 """Download a model's large files so that a broken download goes on where it stopped.
 
-The hub's client starts a file anew after each interruption, which for a weight file is gigabytes.
+The hub's client starts a file again after each interruption, which for a weight file is gigabytes.
 Here what has arrived stays in the client's cache beside its blobs, and is asked for no more. A
 finished file is checked against the hub's SHA-256 and takes the place where the client looks for
 it.
@@ -126,7 +126,7 @@ class _Tally:
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing more shall come."""
+        """Whether nothing more is to come."""
         return self._stopped.is_set()
 
     def stop(self) -> None:

@@ -13,7 +13,7 @@ MAX_GAP_AREA = 1 << 22
 
 @dataclass(frozen=True)
 class Alignment:
-    """Which tokens of a new sequence stand in the old one.
+    """Which tokens of a new sequence are in the old one.
 
     Runs ascend by `new_start`; neither their new nor their old spans overlap. A moved block makes
     the old spans a permutation.
@@ -30,7 +30,7 @@ class Alignment:
 
     @property
     def first_change(self) -> int:
-        """Length of the common prefix in tokens: every token before it stands where it stood."""
+        """Length of the common prefix in tokens: every token before it is where it was."""
         if self.runs and self.runs[0].old_start == self.runs[0].new_start == 0:
             return self.runs[0].length
         return 0

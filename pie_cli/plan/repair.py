@@ -17,10 +17,10 @@ Pieces = Callable[[Sequence[int]], list[bytes]]
 """Gives the bytes of each token id, blanks included."""
 
 FREE_TOKENS = 8
-"""Tokens that ride free: they lengthen the smallest pass by a few per cent (docs/log.md)."""
+"""Tokens that lengthen the smallest pass by a few per cent only (docs/log.md)."""
 
 FREE_SHARE = 8
-"""For so many changed tokens one more rides free: a longer pass hides more."""
+"""For so many changed tokens one more costs next to nothing: a longer pass hides more."""
 
 MIN_NAME = 3
 """Bytes of the shortest identifier that is looked for: shorter ones are loop variables."""
@@ -39,7 +39,7 @@ def repair_positions(
     exact: int | None = None,
     seed: int = 0,
 ) -> tuple[int, ...]:
-    """Pick the positions that a strategy's repairs compute anew besides the changed tokens.
+    """Pick the positions that a strategy's repairs compute again besides the changed tokens.
 
     Only kept tokens that are not exact are picked. Repairs take their turns in the order of the
     strategy's name, each with its own budget, none picking what another one picked. `deviation`
@@ -51,7 +51,7 @@ def repair_positions(
         old_ids: of the cached prompt.
         new_ids: of the new prompt.
         pieces: bytes of each token; asked by `names` only.
-        anchor: position behind which the prediction continues, where that is not the prompt's end.
+        anchor: position after which the prediction continues, where that is not the prompt's end.
         exact: every token before this position of the new prompt is as full recompute would have
             it; by default those before the first change.
         seed: of `random`.
@@ -81,7 +81,7 @@ class _Edit:
     Attributes:
         stale: a byte for each new position: 1 where the token is kept and not exact.
         first: first position that may be stale.
-        cursor: position behind which the prediction continues.
+        cursor: position after which the prediction continues.
         seed: of a random choice.
     """
 
@@ -113,7 +113,7 @@ class _Edit:
 
     @cached_property
     def seams(self) -> list[tuple[int, int]]:
-        """Kept spans that begin behind a change, the last one first."""
+        """Kept spans that begin after a change, the last one first."""
         spans = []
         reached, delta = 0, 0  # the prompt's beginning is continued by what stayed in its place
         for run in self.alignment.runs:
@@ -152,7 +152,7 @@ class _Edit:
 
 
 class _Text:
-    """Text of a token sequence, and where its tokens stand in it."""
+    """Text of a token sequence, and where its tokens are in it."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.text = b"".join(pieces)
@@ -179,7 +179,7 @@ class _Text:
 
 
 def _gaps(spans: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]]:
-    """List what lies between ascending spans, before the first and behind the last one."""
+    """List what lies between ascending spans, before the first and after the last one."""
     gaps = []
     at = 0
     for start, stop in [*spans, (length, length)]:
@@ -190,13 +190,13 @@ def _gaps(spans: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]
 
 
 def _tokens(edit: _Edit, kind: str, budget: Budget) -> int:
-    """Return how many tokens a budget is; one in tokens counts behind each hunk for `seam`."""
+    """Return how many tokens a budget is; one in tokens counts after each hunk for `seam`."""
     each = kind == "seam" and not budget.percent
     return budget.of(edit.length) * (len(edit.seams) if each else 1)
 
 
 def _seam(edit: _Edit, tokens: int) -> Iterator[int]:
-    """Give the first tokens behind each hunk, as many behind each, the last hunk's first."""
+    """Give the first tokens after each hunk, as many after each, the last hunk's first."""
     each = -(-tokens // max(1, len(edit.seams)))
     for start, stop in edit.seams:
         yield from (p for p in range(start, min(start + each, stop)) if edit.stale[p])
@@ -227,9 +227,9 @@ _PICKERS: dict[str, Callable[[_Edit, int], Iterator[int]]] = {
 
 
 FRESH_BETWEEN_HOLES: Final = 64
-"""Tokens between an old and a new hole up to which they are encoded anew.
+"""Tokens between an old and a new hole up to which they are encoded again.
 
-Their states were computed as text behind the hole, now they stand before it, or the other way
+Their states were computed as text after the hole, now they are before it, or the other way
 round. A pass over so many tokens costs little more than one over ten, for what it reads is the
 weights; beyond that they stay stale until the exact run.
 """
@@ -266,14 +266,14 @@ def settled(alignment: Alignment, old: Sides, new: Sides) -> Alignment:
 def _crosses(run: KeptRun, old: Sides, new: Sides) -> bool:
     """Tell whether a run is of the prefix on one side and of the suffix on the other.
 
-    Between the two stands a control token, so no run is of both, unless it holds that token: then
+    Between the two is a control token, so no run is of both, unless it holds that token: then
     it has not changed sides.
     """
-    before, behind = range(run.old_start, run.old_stop), range(run.new_start, run.new_stop)
+    before, after = range(run.old_start, run.old_stop), range(run.new_start, run.new_stop)
     if _overlap(before, old.prefix) and _overlap(before, old.suffix):
         return False
-    return (_overlap(before, old.prefix) and _overlap(behind, new.suffix)) or (
-        _overlap(before, old.suffix) and _overlap(behind, new.prefix)
+    return (_overlap(before, old.prefix) and _overlap(after, new.suffix)) or (
+        _overlap(before, old.suffix) and _overlap(after, new.prefix)
     )
 
 

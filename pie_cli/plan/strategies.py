@@ -1,8 +1,8 @@
-"""Strategies by name: what an edit keeps of the cache, and which further tokens it computes anew.
+"""Strategies by name: what an edit keeps of the cache, and which further tokens it computes again.
 
 - `full`, `prefix`, `cfe`, `pie`: what is kept, see docs/method.md.
-- `pie+seam`: pie, and tokens behind each hunk anew, as many as ride free in the pass.
-- `pie+seam:4`: the 4 tokens behind each hunk.
+- `pie+seam`: pie, and tokens after each hunk again, as many as cost next to nothing in the pass.
+- `pie+seam:4`: the 4 tokens after each hunk.
 - `pie+seam:8+tail:16`, `pie+names:5%`: mixtures, and budgets as a share of the prompt.
 - `pie+evict:4+1024`: pie, then all but 4 sinks and 1,024 recent tokens dropped: a question for
   evaluation, no way to predict.
@@ -31,7 +31,7 @@ _TERM = re.compile(r"([a-z]+)(?::(\d+(?:\.\d+)?)(%?))?")
 
 @dataclass(frozen=True)
 class Budget:
-    """How many tokens a repair may compute anew.
+    """How many tokens a repair may compute again.
 
     Attributes:
         amount: tokens, or per cent of the prompt.
@@ -58,9 +58,9 @@ REPAIRS: Final[Mapping[str, Budget | None]] = MappingProxyType(
         "deviation": Budget(15, percent=True),
     }
 )
-"""Repairs and their budgets where none is given; None for what rides free in the pass.
+"""Repairs and their budgets where none is given; None for what costs next to nothing in the pass.
 
-A number of tokens counts behind each hunk for `seam`, as a total for the others. `random` and
+A number of tokens counts after each hunk for `seam`, as a total for the others. `random` and
 `deviation` are there to compare with, `deviation` in `pie eval` only.
 """
 
@@ -71,7 +71,7 @@ class Repair:
 
     Attributes:
         kind: one of `REPAIRS`.
-        budget: how many; None for what rides free in the pass, shared by the repairs without one.
+        budget: how many; None for what costs next to nothing, shared by the repairs without one.
     """
 
     kind: str

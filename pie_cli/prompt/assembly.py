@@ -17,7 +17,7 @@ from pie_cli.text.cursor import line_offset
 Form: TypeAlias = Literal["plain"] | Order
 
 CONTEXT_SHARE: Final = 0.25
-"""Of the room behind the head, what other files may take up."""
+"""Of the room after the head, what other files may take up."""
 
 MIN_CONTEXT_TOKENS: Final = 48
 """Below this, a file's part tells nothing: where files are many, the later ones are left out."""
@@ -31,7 +31,7 @@ _PLAIN: Final[Layout] = ("comment", "prefix")
 
 @dataclass(frozen=True)
 class ContextFile:
-    """Another file whose text stands before the prompt's own.
+    """Another file whose text comes before the prompt's own.
 
     Attributes:
         path: as the path comment above the text shows it.
@@ -90,7 +90,7 @@ class PromptBuilder:
         order: of the parts; the format's own by default.
 
     Raises:
-        CacheCapacityError: when the budget leaves no room behind the head.
+        CacheCapacityError: when the budget leaves no room after the head.
     """
 
     def __init__(
@@ -119,15 +119,14 @@ class PromptBuilder:
         self._plain_room = budget - len(self.head)
         if self._room < 1:
             raise CacheCapacityError(
-                f"a context of {budget} tokens has no room behind the head of"
-                f" {budget - self._room}",
+                f"a context of {budget} tokens has no room after the head of {budget - self._room}",
                 "raise --context-tokens, lower --max-tokens or shorten the path",
             )
 
     def build(
         self,
         before: str,
-        behind: str | None = None,
+        after: str | None = None,
         edges: Edges = Edges(),  # noqa: B008 (frozen)
         context: Sequence[ContextFile] = (),
         last: Prompt | None = None,
@@ -138,7 +137,7 @@ class PromptBuilder:
 
         Args:
             before: everything before the cursor.
-            behind: everything behind it; None for a plain prompt, as for a model that cannot fill
+            after: everything after it; None for a plain prompt, as for a model that cannot fill
                 in a middle.
             edges: the last prompt's, moved along with the text.
             context: other files, in their order.
@@ -146,19 +145,19 @@ class PromptBuilder:
             healing: leave out the prefix's last tokens that might merge with what follows; the
                 prediction has to spell their text first.
         """
-        form: Form = "plain" if behind is None else self._order
+        form: Form = "plain" if after is None else self._order
         if form == "plain":
-            behind = None
+            after = None
         parts = dict(last.parts) if last else {}
         room = self._plain_room if form == "plain" and not context else self._room
         others, paths = self._context(context, room, parts)
         above = Side(before, partial(self._tokenized, parts, "prefix"))
         _keep_from(above, before, edges.top, room - len(others))
         below = None
-        if behind is not None:
-            below = Side(behind, partial(self._tokenized, parts, "suffix"), below=True)
+        if after is not None:
+            below = Side(after, partial(self._tokenized, parts, "suffix"), below=True)
             if edges.bottom is not None:
-                _keep_to(below, behind, edges.bottom - before.count("\n"))
+                _keep_to(below, after, edges.bottom - before.count("\n"))
         fit(above, below, room - len(others))
         prefix = above.part
         healed = heal(self._tokenizer, prefix.text, prefix.token_ids) if healing else UNHEALED
@@ -169,8 +168,8 @@ class PromptBuilder:
         return Prompt(
             token_ids=token_ids,
             form=form,
-            edges=_edges(before, behind, above, below),
-            dropped_below=_lines(behind[below.span.stop :]) if behind and below else 0,
+            edges=_edges(before, after, above, below),
+            dropped_below=_lines(after[below.span.stop :]) if after and below else 0,
             sides=Sides(spans["prefix"], spans.get("suffix", range(0))),
             healed=healed,
             context=paths,
@@ -202,8 +201,8 @@ class PromptBuilder:
     ) -> tuple[list[int], tuple[str, ...]]:
         """Return the ids of the other files, the separator before the own one included.
 
-        Each gets the same share, and what shorter ones leave of theirs; a longer one is cut behind
-        its beginning, where imports and definitions stand.
+        Each gets the same share, and what shorter ones leave of theirs; a longer one is cut after
+        its beginning, where imports and definitions are.
         """
         budget = int(CONTEXT_SHARE * room)
         files = [file for file in files if file.text][: budget // MIN_CONTEXT_TOKENS]
@@ -214,7 +213,7 @@ class PromptBuilder:
             Side(file.text, partial(self._tokenized, parts, f"context:{file.path}"), below=True)
             for file in files
         ]
-        # Estimated first: what is cut off shall not be tokenized at each save only to be counted.
+        # Estimated first: what is cut off must not be tokenized at each save only to be counted.
         level = _level(
             [len(head) + _estimate(file) for head, file in zip(heads, files, strict=True)], budget
         )
@@ -247,7 +246,7 @@ def comment_ids(tokenizer: TextTokenizer, path: str) -> list[int]:
 
 
 def _keep_from(side: Side, before: str, top: int, room: int) -> None:
-    """Begin at the line where the last prompt began; anew where the text has become shorter."""
+    """Begin at the line where the last prompt began; choose again where the text is shorter now."""
     offset = line_offset(before, top)
     if offset is None:
         side.bound(room, per_token=0)
@@ -255,21 +254,21 @@ def _keep_from(side: Side, before: str, top: int, room: int) -> None:
         side.keep(len(before) - offset)
 
 
-def _keep_to(side: Side, behind: str, lines: int) -> None:
+def _keep_to(side: Side, after: str, lines: int) -> None:
     """End before the line before which the last prompt ended."""
-    offset = line_offset(behind, lines) if lines > 0 else 0
-    side.keep(len(behind) if offset is None else offset)
+    offset = line_offset(after, lines) if lines > 0 else 0
+    side.keep(len(after) if offset is None else offset)
 
 
 def _estimate(file: ContextFile) -> int:
     return int(len(file.text) / CHARS_PER_TOKEN) + 1
 
 
-def _edges(before: str, behind: str | None, above: Side, below: Side | None) -> Edges:
+def _edges(before: str, after: str | None, above: Side, below: Side | None) -> Edges:
     top = before.count("\n", 0, above.span.start)
-    if behind is None or below is None or below.whole:
+    if after is None or below is None or below.whole:
         return Edges(top)
-    return Edges(top, before.count("\n") + behind.count("\n", 0, below.span.stop))
+    return Edges(top, before.count("\n") + after.count("\n", 0, below.span.stop))
 
 
 def _lines(text: str) -> int:

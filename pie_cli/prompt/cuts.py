@@ -1,18 +1,18 @@
-r"""Cuts: places where a tokenizer provably splits a text, whatever stands on either side.
+r"""Cuts: places where a tokenizer provably splits a text, whatever is on either side.
 
 At a cut, the ids of a text are those of its left part followed by those of its right part, each
 tokenized alone. Whether a place is one depends on the two characters around it, and is proved
 step by step for what the tokenizer does to a text:
 
 - A step is *independent* of the place when no match of it can reach across: its regex never takes
-  the left character and then the right one, nor looks ahead at the right one behind the left. It
+  the left character and then the right one, nor looks ahead at the right one after the left. It
   then finds the same matches as in the two parts alone. So long as every step is independent, the
   only thing that can join the parts is a piece of text between matches.
 - A step *splits* there when, besides, one of the two characters always belongs to some match: a
-  match ends or begins at the place. What comes behind looks at single pieces.
+  match ends or begins at the place. What comes after looks at single pieces.
 
 Added tokens come first: a place inside the spelling of one is never a cut. NFC comes next: two
-ASCII characters with a third behind them stay as they are. What is in a class of
+ASCII characters with a third after them stay as they are. What is in a class of
 characters is asked of the very engine that will split the text.
 """
 
@@ -43,8 +43,8 @@ class _Step:
     """One step that splits a text: bits stand for classes of characters.
 
     Attributes:
-        reach: for each class (a bit), the classes that a match may reach on to behind it.
-        single: the classes of which each character belongs to a match, wherever it stands.
+        reach: for each class (a bit), the classes that a match may reach on to after it.
+        single: the classes of which each character belongs to a match, wherever it is.
     """
 
     reach: tuple[tuple[int, int], ...]
@@ -64,7 +64,7 @@ class Cuts:
         state: the tokenizer as its JSON form.
 
     Attributes:
-        ahead: characters behind a cut that its proof depends on; of those before it, it is one.
+        ahead: characters after a cut that its proof depends on; of those before it, it is one.
     """
 
     def __init__(self, state: Part) -> None:
@@ -102,8 +102,8 @@ class Cuts:
             return None
         return next((place for place in range(start, stop) if self.at(text, place)), None)
 
-    def behind(self, char: str) -> bool:
-        """Tell whether there is a cut behind every such character."""
+    def after(self, char: str) -> bool:
+        """Tell whether there is a cut after every such character."""
         if self.ahead != 1 or any(char in spelling[:-1] for spelling in self._added):
             return False
         mask = self._mask(char)
@@ -135,7 +135,7 @@ class Cuts:
             pattern = _pattern(step)
             if pattern is None:
                 break
-            # What comes behind a split must look at each piece alone.
+            # What comes after a split must look at each piece alone.
             if all(part["type"] in _LOCAL_STEPS for part in steps[index + 1 :]):
                 self._steps.append(self._as_bits(pattern))
             else:
@@ -190,13 +190,13 @@ def _member(name: str) -> Member:
 
 
 def _spellings(token: Part, nfc: bool) -> Iterable[str]:
-    """Give an added token as it can stand in a text."""
+    """Give an added token as it can be in a text."""
     yield token["content"]
     if nfc:
         yield unicodedata.normalize("NFC", token["content"])
 
 
 def _looks_around(token: Part) -> bool:
-    """Tell whether a token that is matched in text depends on what stands beside it."""
+    """Tell whether a token that is matched in text depends on what is beside it."""
     looks = token["lstrip"] or token["rstrip"] or token["single_word"]
     return bool(looks and not token["special"])

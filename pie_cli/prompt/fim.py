@@ -1,4 +1,4 @@
-"""Fill in the middle: which control tokens a model knows, in which order its parts stand."""
+"""Fill in the middle: which control tokens a model knows, in which order its parts come."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class Family:
         psm: layout with the prefix first.
         spm: layout with the suffix first, where the model was trained on it; None where that is
             not known for sure.
-        file: token that stands before each file where several follow each other.
+        file: token before each file where several follow each other.
         stops: further tokens that end a middle, where the vocabulary has them.
         also: tokens that must be there too: they tell families with the same three apart.
     """
@@ -73,7 +73,7 @@ FAMILIES: Final = (
         file="<file_sep>",
         stops=("<|endoftext|>", "<fim_pad>", "<repo_name>", "<filename>", "<reponame>"),
     ),
-    # The blank in front belongs to the tokens; the text behind them gets none (see
+    # The blank in front belongs to the tokens; the text after them gets none (see
     # `TextTokenizer.continuing`). It was trained on both orders, but its authors' infilling used
     # this one, and the other was not measured here.
     Family("codellama", ("▁<PRE>", "▁<SUF>", "▁<MID>"), stops=("▁<EOT>",)),

@@ -105,8 +105,8 @@ class _Change:
 
     Attributes:
         first: first segment that the change can have touched.
-        last: the one behind the last such segment.
-        moved: characters that what is behind has moved by.
+        last: the one after the last such segment.
+        moved: characters that what is after has moved by.
         start: where the old segments [first, last) begin, in both texts.
         stop: where they end in the new text.
     """

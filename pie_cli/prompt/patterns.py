@@ -2,7 +2,7 @@ r"""Regexes of pre-tokenizers, taken apart: which characters one match may hold 
 
 Tokenizers split a text by regexes such as ` ?\p{L}+|\s+(?!\S)|\s+`, searched from left to right. To
 tell where such a search can be cut in two, one need not run it. It is enough to know which classes
-of characters can follow one another inside a match, or be looked at behind one, and which
+of characters can follow one another inside a match, or be looked at after one, and which
 characters are a match by themselves. Both follow from the regex's structure, as in Glushkov's
 construction (1961). What a class holds is left to the regex engine, see `cuts`.
 
@@ -138,7 +138,7 @@ def _item(regex: str, at: int, *, ignore_case: bool) -> tuple[Pattern, int]:
 
 
 def _joined(left: Pattern, right: Pattern) -> Pattern:
-    """Return the pattern of one behind the other."""
+    """Return the pattern of one after the other."""
     across = frozenset((x, y) for x in left.last for y in right.first)
     single: frozenset[str] = frozenset()
     if right.surely_empty:

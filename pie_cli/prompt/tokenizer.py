@@ -2,7 +2,7 @@
 
 The ids are those of tokenizing the whole text from scratch, always. Two things make that quick and
 safe. A private copy of the tokenizer is configured, so that the caller's own keeps its behaviour.
-And work is saved only where the tokenizer provably splits a text whatever stands around (`cuts`):
+And work is saved only where the tokenizer provably splits a text whatever is around it (`cuts`):
 where it does so at every newline, lines are remembered; a text that was edited is tokenized around
 the edit (`incremental`). Without such a proof the whole text is tokenized each time.
 """
@@ -75,7 +75,7 @@ class TextTokenizer:
 
         Args:
             tokenizer: a fast transformers tokenizer or a `tokenizers.Tokenizer`.
-            control: further added tokens that must stay text when they stand in a text.
+            control: further added tokens that must stay text when they are in a text.
 
         Raises:
             ModelError: the tokenizer has no `tokenizers` backend (a slow, Python-only one).
@@ -90,7 +90,7 @@ class TextTokenizer:
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.by_line = self._cuts.behind("\n")
+        self.by_line = self._cuts.after("\n")
         self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self._remembered = lru_cache(MAX_LINES_REMEMBERED)(self._encode_line)
         self._anchor = self._tokenizer.encode(_ANCHOR, add_special_tokens=False).ids
@@ -116,7 +116,7 @@ class TextTokenizer:
     def retokenize(self, previous: TokenizedText | None, text: str) -> TokenizedText:
         """Tokenize a text around what an earlier one does not have in common with it.
 
-        Costs as much as the changes, wherever they stand, and a comparison of the texts. Where the
+        Costs as much as the changes, wherever they are, and a comparison of the texts. Where the
         tokenizer has no provable cuts, or the text none for long, the whole stretch is tokenized.
 
         Args:
@@ -164,7 +164,7 @@ class TextTokenizer:
 
     @cached_property
     def continuing(self) -> "TextTokenizer":
-        """The same for text behind other text: no blank is put before it, as some do with a text.
+        """The same for text after other text: no blank is put before it, as some do with a text.
 
         This very object where the tokenizer puts none.
         """

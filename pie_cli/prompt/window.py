@@ -43,7 +43,7 @@ class Side:
     Args:
         text: all of it.
         tokenize: gives a text's ids.
-        below: whether it stands behind the cursor, so that its end is cut off, not its beginning.
+        below: whether it is after the cursor, so that its end is cut off, not its beginning.
     """
 
     def __init__(
@@ -130,34 +130,34 @@ class Side:
         return span // _grid(span) * _grid(span)
 
 
-def fit(before: Side, behind: Side | None, room: int) -> None:
+def fit(before: Side, after: Side | None, room: int) -> None:
     """Cut both sides so that they hold `room` tokens at most.
 
-    Where both have more than fits, the text behind the cursor gets `SUFFIX_SHARE`; where one is
+    Where both have more than fits, the text after the cursor gets `SUFFIX_SHARE`; where one is
     short, the other gets its room. An edge that need not move stays.
 
     Args:
         before: the text before the cursor, cut at the last prompt's edge.
-        behind: the text behind it; None for a prompt without.
+        after: the text after it; None for a prompt without.
         room: tokens, at least 1.
     """
-    sides = [before] if behind is None else [before, behind]
+    sides = [before] if after is None else [before, after]
     for side in sides:
         side.bound(room)
-    for side, its in zip(sides, _rooms(before, behind, room), strict=False):
+    for side, its in zip(sides, _rooms(before, after, room), strict=False):
         side.refill(its)
     while sum(side.tokens for side in sides) > room:
-        for side, its in zip(sides, _rooms(before, behind, room), strict=False):
+        for side, its in zip(sides, _rooms(before, after, room), strict=False):
             if side.tokens > its:
                 side.shrink(its)
 
 
-def _rooms(before: Side, behind: Side | None, room: int) -> tuple[int, int]:
+def _rooms(before: Side, after: Side | None, room: int) -> tuple[int, int]:
     """Return the tokens that each side may take; what is cut could fill any room."""
-    if behind is None:
+    if after is None:
         return room, 0
     before_has = before.tokens if before.whole else room
-    behind_has = behind.tokens if behind.whole else room
+    behind_has = after.tokens if after.whole else room
     behind_room = max(int(SUFFIX_SHARE * room), room - before_has)
     return room - min(behind_has, behind_room), behind_room
 

@@ -15,9 +15,9 @@ class LineHunk:
 
     Attributes:
         old_start: first old line replaced; where nothing is, the line it is inserted before.
-        old_stop: first old line behind them.
+        old_stop: first old line after them.
         new_start: first new line.
-        new_stop: first new line behind them.
+        new_stop: first new line after them.
     """
 
     old_start: int
@@ -84,7 +84,7 @@ class Edit:
 
 
 def split_lines(text: str) -> list[str]:
-    r"""Split a text behind every "\n", as git does; the pieces joined give the text.
+    r"""Split a text after every "\n", as git does; the pieces joined give the text.
 
     `str.splitlines` would also split at a lone carriage return, a form feed and the like.
     """

@@ -42,12 +42,12 @@ class KeptRun:
 
     @property
     def old_stop(self) -> int:
-        """First old token behind the run."""
+        """First old token after the run."""
         return self.old_start + self.length
 
     @property
     def new_stop(self) -> int:
-        """First new token behind the run."""
+        """First new token after the run."""
         return self.new_start + self.length
 
     @property

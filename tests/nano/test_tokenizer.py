@@ -46,7 +46,7 @@ def test_a_newline_is_a_token_of_its_own(saved: Path) -> None:
     (newline,) = tokenizer.encode("\n").ids
     for token, token_id in tokenizer.get_vocab().items():
         assert ("Ċ" in token) == (token_id == newline)
-    assert Cuts(json.loads(tokenizer.to_str())).behind("\n")
+    assert Cuts(json.loads(tokenizer.to_str())).after("\n")
 
 
 def test_digits_stand_alone(saved: Path) -> None:

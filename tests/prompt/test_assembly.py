@@ -62,7 +62,7 @@ def test_other_files_are_set_apart_as_the_model_was_trained() -> None:
 
 def test_a_window_smaller_than_the_head_is_refused() -> None:
     for budget in (1, 4, 8):
-        with pytest.raises(CacheCapacityError, match="no room behind the head"):
+        with pytest.raises(CacheCapacityError, match="no room after the head"):
             builder(budget)
 
 

@@ -166,13 +166,13 @@ def test_added_tokens_that_reach_over_lines_forbid_tokenizing_by_line(
 )
 def test_parts_that_break_the_proof(change: dict[str, Any]) -> None:
     state = json.loads(BY_LINE["lines, words"].to_str())
-    assert Cuts(state).behind("\n")
-    assert not Cuts(state | change).behind("\n")
-    assert Cuts(state | {"normalizer": {"type": "Sequence", "normalizers": []}}).behind("\n")
+    assert Cuts(state).after("\n")
+    assert not Cuts(state | change).after("\n")
+    assert Cuts(state | {"normalizer": {"type": "Sequence", "normalizers": []}}).after("\n")
     for step in ({"type": "Metaspace"}, {"type": "Unknown"}):
         steps = [*state["pre_tokenizer"]["pretokenizers"], step]
         last = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
-        assert not Cuts(state | last).behind("\n")
+        assert not Cuts(state | last).after("\n")
 
 
 @pytest.mark.parametrize(
@@ -208,10 +208,10 @@ def test_parts_that_break_the_proof(change: dict[str, Any]) -> None:
 def test_only_regexes_that_keep_newlines_apart_are_taken(regex: str, expected: bool) -> None:
     state = json.loads(BY_LINE["lines, words"].to_str())
     split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-    assert Cuts(state | {"pre_tokenizer": split}).behind("\n") is expected
+    assert Cuts(state | {"pre_tokenizer": split}).after("\n") is expected
     merged = split | {"behavior": "MergedWithNext"}
-    assert not Cuts(state | {"pre_tokenizer": merged}).behind("\n")
-    assert not Cuts(state | {"pre_tokenizer": split | {"invert": True}}).behind("\n")
+    assert not Cuts(state | {"pre_tokenizer": merged}).after("\n")
+    assert not Cuts(state | {"pre_tokenizer": split | {"invert": True}}).after("\n")
 
 
 @pytest.mark.parametrize("special", [True, False])

@@ -68,7 +68,7 @@ def run_gate(model: CausalModel) -> GateReport:
     by R(delta), in every layer, and the same values. Of all candidates the one that fits is taken,
     layer by layer. Keys alone prove too little (ALiBi and latent attention can pass with no
     rotation), so outputs are compared as well, each with the stock forward pass: the next token's
-    logits over a shifted cache, a pass over scattered positions, and both again behind a past that
+    logits over a shifted cache, a pass over scattered positions, and both again after a past that
     is longer than every sliding window.
 
     Args:

@@ -113,7 +113,7 @@ def choose_past(reaches: Iterable[int], limit: int | None) -> tuple[int, int, in
 def check_long_past(
     model: CausalModel, states: LayerStates, past: int, far: int
 ) -> dict[str, float]:
-    """Compare logits behind a past that is longer than every window.
+    """Compare logits after a past that is longer than every window.
 
     Running thousands of tokens through a large model would take minutes. Any keys and values will
     do for a past, so the sample's are repeated, with larger values outside the windows and at the
@@ -175,7 +175,7 @@ def _check_scattered(model: CausalModel, cache: SlotCache, start: int, expected:
 
 
 def _repeated(keys: Tensor, values: Tensor, past: int, far: int) -> tuple[Tensor, Tensor]:
-    """Repeat the first row's states [1, H, S, D] to a past whose far values stand out."""
+    """Repeat the first row's states [1, H, S, D] to a past whose far values are large."""
     times = -(-past // keys.shape[2])
     keys = keys[:1].repeat(1, 1, times, 1)[:, :, :past]
     values = values[:1].repeat(1, 1, times, 1)[:, :, :past]

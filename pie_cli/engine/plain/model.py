@@ -64,7 +64,7 @@ class PlainState:
 
     @torch.inference_mode()
     def run(self, token_ids: Sequence[int], rows: int) -> Tensor:
-        """Append tokens; return the logits behind the last `rows`, float32 [rows, vocabulary]."""
+        """Append tokens; return the logits after the last `rows`, float32 [rows, vocabulary]."""
         if not self._ability.steps:
             self._token_ids += token_ids
             return whole_logits(self._model, self._token_ids, rows)
