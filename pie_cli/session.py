@@ -133,6 +133,11 @@ class EditSession:
         return self._state.engine if self._state else None
 
     @property
+    def exact(self) -> bool:
+        """Whether all that the cache holds is as full recompute would have it."""
+        return self._state is not None and self.stale_from >= len(self._state.prompt.token_ids)
+
+    @property
     def stale_from(self) -> int:
         """Every token of the prompt before this position is as full recompute would have it."""
         return self._state.stale_from if self._state else 0
@@ -142,6 +147,7 @@ class EditSession:
         text: str,
         on_progress: OnProgress | None = None,
         context: Sequence[ContextFile] = (),
+        at: Cursor | None = None,
     ) -> Prediction:
         """Encode a text from scratch and predict.
 
@@ -151,12 +157,13 @@ class EditSession:
             text: the file's whole text.
             on_progress: told (tokens done, tokens in all) after each chunk.
             context: other files, in the order in which they come before the text.
+            at: where to predict; by default where the settings say.
 
         Raises:
             InputError: when the cursor lies outside the text.
             CacheCapacityError: when the device's memory does not suffice.
         """
-        opened = self._encode_all(text, self._cursor, context, on_progress)
+        opened = self._encode_all(text, at or self._cursor, context, on_progress)
         self._keep_snapshots(never)
         return opened
 

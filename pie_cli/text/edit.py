@@ -1,6 +1,6 @@
 """Edits: what changed from one version of a document to the next, in lines."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pie_cli.text.matching import KeptRun, common_prefix, common_suffix, ordered_runs
@@ -30,6 +30,21 @@ class LineHunk:
         return LineHunk(self.new_start, self.new_stop, self.old_start, self.old_stop)
 
 
+@dataclass(frozen=True, slots=True)
+class _Replaced:
+    """A span of the text before that a span of the text after stands for, in characters."""
+
+    old_start: int
+    old_stop: int
+    new_start: int
+    new_stop: int
+
+    @property
+    def delta(self) -> int:
+        """By how much what follows has moved."""
+        return self.new_stop - self.old_stop
+
+
 @dataclass(frozen=True)
 class Edit:
     """What changed from one version of a document to the next, whoever found it.
@@ -50,6 +65,26 @@ class Edit:
     def between(cls, before: str, after: str) -> "Edit":
         """Find what changed between two versions."""
         return cls(before, after, tuple(diff_lines(before, after)))
+
+    @classmethod
+    def of_ranges(cls, before: str, ranges: Iterable[tuple[int, int, str]]) -> "Edit":
+        """Take in what an editor did: spans replaced one after the other, hunks without a diff.
+
+        Args:
+            before: the whole text.
+            ranges: (start, stop, text), each about the text that the one before it left, in
+                characters.
+
+        Raises:
+            ValueError: a span that the text does not have.
+        """
+        after, spans = before, list[_Replaced]()
+        for start, stop, text in ranges:
+            if not 0 <= start <= stop <= len(after):
+                raise ValueError(f"no span [{start}, {stop}) in {len(after)} characters")
+            after = after[:start] + text + after[stop:]
+            spans = _replaced(spans, start, stop, len(text))
+        return cls(before, after, tuple(_lines_of(before, after, spans)))
 
     @property
     def lowest(self) -> LineHunk | None:
@@ -164,3 +199,67 @@ def _gaps_as_hunks(runs: list[KeptRun], old_length: int, new_length: int) -> lis
             hunks.append(LineHunk(old_at, run.old_start, new_at, run.new_start))
         old_at, new_at = run.old_stop, run.new_stop
     return hunks
+
+
+def _replaced(spans: list[_Replaced], start: int, stop: int, length: int) -> list[_Replaced]:
+    """Add one more replaced span, of the text as it is by now, to those before it."""
+    above = [span for span in spans if span.new_stop < start]
+    below = [span for span in spans if span.new_start > stop]
+    touched = spans[len(above) : len(spans) - len(below)]
+    delta = above[-1].delta if above else 0
+    old_start, old_stop, grown = start - delta, stop - delta, length - (stop - start)
+    if touched:
+        old_start = min(old_start, touched[0].old_start)
+        old_stop = max(touched[-1].old_stop, stop - touched[-1].delta)
+        start, stop = min(start, touched[0].new_start), max(stop, touched[-1].new_stop)
+    new = _Replaced(old_start, old_stop, start, stop + grown)
+    return [
+        *above,
+        new,
+        *(
+            _Replaced(s.old_start, s.old_stop, s.new_start + grown, s.new_stop + grown)
+            for s in below
+        ),
+    ]
+
+
+def _lines_of(before: str, after: str, spans: Iterable[_Replaced]) -> Iterator[LineHunk]:
+    """Give the lines that replaced spans changed, ascending, joined where no line is between."""
+    waiting: LineHunk | None = None
+    for span in spans:
+        hunk = _trimmed(before, after, _whole_lines(before, after, span))
+        if hunk is None:
+            continue
+        if waiting is not None and hunk.old_start <= waiting.old_stop:
+            hunk = LineHunk(waiting.old_start, hunk.old_stop, waiting.new_start, hunk.new_stop)
+        elif waiting is not None:
+            yield waiting
+        waiting = hunk
+    if waiting is not None:
+        yield waiting
+
+
+def _whole_lines(before: str, after: str, span: _Replaced) -> _Replaced:
+    """Widen a span to whole lines on both sides."""
+    old_stop, new_stop = before.find("\n", span.old_stop), after.find("\n", span.new_stop)
+    return _Replaced(
+        before.rfind("\n", 0, span.old_start) + 1,
+        old_stop + 1 if old_stop >= 0 else len(before),
+        after.rfind("\n", 0, span.new_start) + 1,
+        new_stop + 1 if new_stop >= 0 else len(after),
+    )
+
+
+def _trimmed(before: str, after: str, span: _Replaced) -> LineHunk | None:
+    """Return the lines of a span but for equal ones at its ends; None where all are equal."""
+    old = split_lines(before[span.old_start : span.old_stop])
+    new = split_lines(after[span.new_start : span.new_stop])
+    limit = min(len(old), len(new))
+    above = common_prefix(old, new)
+    below = common_suffix(old, new, limit - above)
+    if above == len(old) == len(new):
+        return None
+    old_line, new_line = before.count("\n", 0, span.old_start), after.count("\n", 0, span.new_start)
+    return LineHunk(
+        old_line + above, old_line + len(old) - below, new_line + above, new_line + len(new) - below
+    )

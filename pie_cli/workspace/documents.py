@@ -14,7 +14,9 @@ from queue import Empty, SimpleQueue
 from typing import TypeAlias, final
 
 from pie_cli.errors import InputError, PieError
+from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
+from pie_cli.workspace.requests import Request
 
 _STOP_CHECK_S = 0.1
 
@@ -45,11 +47,13 @@ class Change:
         number: counts from 1, over all documents and failures.
         document: the new version.
         edit: what changed, where whoever saw it knows; else it is found when it is needed.
+        cursor: where whoever changed it is, if known; else where the session's settings say.
     """
 
     number: int
     document: Document
     edit: Edit | None = None
+    cursor: Cursor | None = None
 
     @property
     def path(self) -> Path:
@@ -86,7 +90,7 @@ class Note:
     error: PieError
 
 
-Item: TypeAlias = Change | Failure | Gone | Note
+Item: TypeAlias = Change | Failure | Gone | Note | Request
 
 
 @dataclass(frozen=True)
@@ -97,17 +101,24 @@ class Taken:
         items: everything, in the order in which it came.
         newest: the newest change of all; None if none came.
         superseded: the changes that came before the newest.
+        requests: the questions, oldest first.
     """
 
     items: tuple[Item, ...] = ()
     newest: Change | None = None
     superseded: tuple[Change, ...] = ()
+    requests: tuple[Request, ...] = ()
 
     @classmethod
     def of(cls, *items: Item) -> "Taken":
         """Find the newest of what came."""
         changes = [item for item in items if isinstance(item, Change)]
-        return cls(items, changes[-1] if changes else None, tuple(changes[:-1]))
+        requests = tuple(item for item in items if isinstance(item, Request))
+        return cls(items, changes[-1] if changes else None, tuple(changes[:-1]), requests)
+
+    def then(self, later: "Taken") -> "Taken":
+        """Join what came with what came after it."""
+        return Taken.of(*self.items, *later.items) if later.items else self
 
 
 @dataclass
@@ -158,6 +169,8 @@ class Documents:
         self._writing = threading.Lock()
         self._room = threading.Event()
         self._error: Exception | None = None
+        # Changed by single calls into C only, as the stream.
+        self._waiting: set[Request] = set()
 
     # --- who writes --------------------------------------------------------------------------
 
@@ -166,13 +179,20 @@ class Documents:
         with self._writing:
             return self._next_version(path, text)
 
-    def change(self, path: Path, to: str | Edit, version: int | None = None) -> Change | None:
+    def change(
+        self,
+        path: Path,
+        to: str | Edit,
+        version: int | None = None,
+        cursor: Cursor | None = None,
+    ) -> Change | None:
         """Take in what a document has become; None where it is the text that it had.
 
         Args:
             path: of the document.
             to: the whole text, or the edit that leads to it.
             version: the editor's; by default the last one and 1.
+            cursor: where in the new text whoever changed it is, if known.
 
         Raises:
             InputError: the edit is of another text than the last, or the version no later one.
@@ -188,9 +208,11 @@ class Documents:
                     "send versions in their order",
                 )
             if known is not None and known.has(text):
+                known.version = version or known.version
                 return None
             self._last_number += 1
-            change = Change(self._last_number, self._next_version(path, text, version), edit)
+            document = self._next_version(path, text, version)
+            change = Change(self._last_number, document, edit, cursor)
             self._put(change)
             # After the change itself: who sees the number finds the change in the stream.
             self._newest = (change.number, path)
@@ -211,6 +233,13 @@ class Documents:
             if self._known.pop(path, None) is not None:
                 self._put(Gone(path))
 
+    def ask(self, request: Request) -> None:
+        """Put a question; whoever answers breaks off other work for it."""
+        self._waiting.add(request)
+        self._stream.put(request)
+        if self.stopped:
+            request.drop()
+
     def note(self, error: PieError) -> None:
         """Pass on what is wrong, though no document is the cause."""
         self._put(Note(error))
@@ -219,7 +248,14 @@ class Documents:
         """End the work: nothing more will come, because of an error or not."""
         self._error = error
         self.stop.set()
+        self.drop_requests()
         self._stream.put(None)
+
+    def drop_requests(self) -> None:
+        """Answer by nothing what was asked and never taken, at the end."""
+        with suppress(KeyError):
+            while True:
+                self._waiting.pop().drop()
 
     def wait_for_room(self) -> bool:
         """Wait while very many changes are unsettled.
@@ -240,6 +276,11 @@ class Documents:
         if known is None or known.text is None:
             return None
         return Document(path, known.version, known.text)
+
+    def version(self, path: Path) -> int | None:
+        """Return a document's last version; None where it is not known."""
+        known = self._known.get(path)
+        return None if known is None else known.version
 
     def paths(self) -> Iterator[Path]:
         """Give the documents that are known, also those that cannot be read."""
@@ -280,7 +321,9 @@ class Documents:
                 item = self._stream.get_nowait()
         if self.stopped and self._error is not None:
             raise self._error
-        return Taken.of(*items)
+        taken = Taken.of(*items)
+        self._waiting.difference_update(taken.requests)
+        return taken
 
     def settle(self, number: int) -> None:
         """Note that a change or a failure was told of."""
@@ -296,8 +339,13 @@ class Documents:
         return self._newest[0] > number
 
     def overtaken(self, number: int) -> bool:
-        """Tell whether to stop working on a change: a newer text waits, or the end has come."""
-        return self.newer_than(number) or self.stopped
+        """Tell whether to stop working on a change: something else waits, or the end has come."""
+        return self.newer_than(number) or self.asked or self.stopped
+
+    @property
+    def asked(self) -> bool:
+        """Whether a question waits."""
+        return bool(self._waiting)
 
     def moved_on(self, number: int, path: Path) -> bool:
         """Tell whether the newest text that waits is newer and of another document."""

@@ -31,10 +31,46 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A question was answered.
+
+    Attributes:
+        number: of the change that brought the text asked about, if nobody was told of it yet; or 0.
+        document: the text predicted in.
+        path: what it is called.
+        prediction: the answer.
+        opened: whether the document had to be encoded from scratch.
+        waited: whether the prediction had been made before.
+    """
+
+    number: int
+    document: Document
+    path: str
+    prediction: Prediction
+    opened: bool
+    waited: bool
+
+
+@dataclass(frozen=True)
 class Compared:
     """The prediction with the same number was compared with recomputing."""
 
     number: int
+    path: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class MadeExact:
+    """After questions, what a cache holds was recomputed to its end.
+
+    Attributes:
+        document: the text that it holds.
+        path: what it is called.
+        comparison: with the last answer.
+    """
+
+    document: Document
     path: str
     comparison: Comparison
 
@@ -98,4 +134,14 @@ class Noted:
     error: PieError
 
 
-Event: TypeAlias = Predicted | Compared | ComparisonStopped | Superseded | Failed | Dropped | Noted
+Event: TypeAlias = (
+    Predicted
+    | Answered
+    | Compared
+    | MadeExact
+    | ComparisonStopped
+    | Superseded
+    | Failed
+    | Dropped
+    | Noted
+)

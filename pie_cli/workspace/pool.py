@@ -5,7 +5,11 @@ from typing import final
 
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
+from pie_cli.prompt.assembly import ContextFile
+from pie_cli.results import Prediction
 from pie_cli.session import EditSession
+from pie_cli.text.cursor import Cursor
+from pie_cli.text.edit import Edit
 from pie_cli.workspace.documents import Document
 from pie_cli.workspace.events import Dropped
 
@@ -17,10 +21,37 @@ class OpenSession:
     Attributes:
         session: of one document.
         document: None until a text has been encoded.
+        context: what came before its text then.
+        prediction: the last one, if it was finished and nothing has contradicted it since.
+        resting: where the cursor was, in which text, before questions moved it elsewhere.
     """
 
     session: EditSession
     document: Document | None = None
+    context: tuple[ContextFile, ...] = ()
+    prediction: Prediction | None = None
+    resting: tuple[Cursor, str] | None = None
+
+    def prediction_for(
+        self, text: str, cursor: Cursor | None, context: tuple[ContextFile, ...]
+    ) -> Prediction | None:
+        """Return what was predicted there already; None where that would be something else."""
+        session = self.session
+        same = session.text == text and self.context == context
+        return self.prediction if same and cursor in (None, session.cursor) else None
+
+    def lend(self) -> None:
+        """Remember where the cursor is, which a question is about to move."""
+        if self.resting is None and self.session.text is not None:
+            self.resting = self.session.cursor, self.session.text
+
+    def cursor_back(self, text: str) -> Cursor | None:
+        """Return where a lent cursor is in a new text; None where it was not lent."""
+        resting, self.resting = self.resting, None
+        if resting is None:
+            return None
+        cursor, before = resting
+        return cursor.moved(Edit.between(before, text)).within(text)
 
 
 @final

@@ -2,29 +2,41 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TypeAlias, final
 
+from pie_cli.engine.protocol import ShouldStop
 from pie_cli.errors import CacheCapacityError, InputError, PieError
 from pie_cli.prompt.assembly import ContextFile
-from pie_cli.results import Prediction
+from pie_cli.results import Comparison, Prediction
 from pie_cli.session import OnProgress
+from pie_cli.text.cursor import Cursor
+from pie_cli.text.edit import Edit
 from pie_cli.workspace.context import Context
-from pie_cli.workspace.documents import Change, Document, Documents, Failure, Note, Taken
+from pie_cli.workspace.documents import Change, Document, Documents, Failure, Gone, Note, Taken
 from pie_cli.workspace.events import (
+    Answered,
     Compared,
     ComparisonStopped,
     Event,
     Failed,
+    MadeExact,
     Noted,
     Predicted,
     Superseded,
 )
 from pie_cli.workspace.pool import OpenSession, SessionPool
+from pie_cli.workspace.requests import Answer, Request
 
 LOOK_UP_S = 1.0
 """How often a workspace in which nothing happens says so."""
+
+_LONGEST_PAUSE_S = 0.5
+_FOREIGN = -1
+"""The version of a text that somebody brings along with a question."""
 
 Progress: TypeAlias = Callable[[str], AbstractContextManager[OnProgress]]
 """Given what a document is called: shows how far its encoding is while the context lasts."""
@@ -46,6 +58,8 @@ class Workspace:
             before the document that was changed last, which is predicted in again.
         show: what to call a document.
         progress: shows the encoding of a document that has no session.
+        pause_s: how long it must be quiet after a change before the cache follows, unless a
+            question comes first.
     """
 
     def __init__(
@@ -57,6 +71,7 @@ class Workspace:
         only_context: Collection[Path] = (),
         show: Callable[[Path], str] = str,
         progress: Progress | None = None,
+        pause_s: float = 0.0,
     ) -> None:
         self._documents = documents
         self._pool = pool
@@ -65,6 +80,8 @@ class Workspace:
         self._only_context = frozenset(only_context)
         self._show = show
         self._progress = progress or _unseen
+        self._pause_s = pause_s
+        self._number = 0
         self._active: Document | None = None
         self._session: OpenSession | None = None
 
@@ -87,22 +104,18 @@ class Workspace:
             PieError: the first document cannot be predicted in though it must, or the documents
                 can no longer be followed.
         """
-        if first is not None:
-            yield from self._first(first, must_open=must_open)
-        while True:
-            taken = self._documents.take(LOOK_UP_S)
-            if self._documents.stopped:
-                return
-            if not taken.items:
-                yield None
-            yield from self._take_in(taken)
-            if taken.newest is not None:
-                yield from self._answer(taken.newest)
+        try:
+            if first is not None:
+                yield from self._first(first, must_open=must_open)
+            while not self._documents.stopped:
+                yield from self._dealt_with(self._taken())
+        finally:
+            self._documents.drop_requests()
 
     def told(self, event: Event) -> None:
         """Note that an event has reached whoever is told: its changes are settled."""
         match event:
-            case Predicted() | Failed():
+            case Predicted() | Answered() | Failed():
                 self._documents.settle(event.number)
             case Superseded():
                 for number, _ in event.changes:
@@ -135,12 +148,47 @@ class Workspace:
                 raise
             yield Noted(error)
 
+    def _taken(self) -> Taken:
+        """Wait for something to happen; after a change alone until it is quiet."""
+        taken = self._documents.take(LOOK_UP_S)
+        latest = monotonic() + _LONGEST_PAUSE_S
+        while self._pause_s and taken.newest and not taken.requests and monotonic() < latest:
+            later = self._documents.take(self._pause_s)
+            if not later.items:
+                break
+            taken = taken.then(later)
+        return taken
+
+    def _dealt_with(self, taken: Taken) -> Iterator[Event | None]:
+        """Answer questions, then the newest change; what is left approximate is made exact."""
+        try:
+            if not self._documents.stopped:
+                yield from self._each(taken)
+        finally:
+            for request in taken.requests:
+                request.drop()
+
+    def _each(self, taken: Taken) -> Iterator[Event | None]:
+        if not taken.items:
+            yield None
+        yield from self._take_in(taken)
+        newest, answered = taken.newest, 0
+        for request in taken.requests:
+            for event in self._respond(request, newest):
+                if isinstance(event, Answered):
+                    answered = max(answered, event.number)
+                yield event
+        if newest is not None and newest.number != answered:
+            yield from self._answer(newest)
+        elif taken.requests:
+            yield from self._make_exact()
+
     def _take_in(self, taken: Taken) -> Iterator[Event]:
         """Note every text, also of those changes that are not answered."""
         for item in taken.items:
             if isinstance(item, Change):
                 self._changed(item)
-            elif not isinstance(item, Note):
+            elif isinstance(item, Failure | Gone):
                 self._lost(item.path)
         if taken.superseded:
             yield _superseded(taken.superseded)
@@ -151,6 +199,7 @@ class Workspace:
                 yield Noted(item.error)
 
     def _changed(self, change: Change) -> None:
+        self._number = change.number
         path = change.document.path
         if self._context is not None:
             self._context.changed(path)
@@ -188,7 +237,13 @@ class Workspace:
         """
         used = self._used(document)
         opened = used.document is None
-        prediction = self._brought(used, change, document)
+        cursor = used.cursor_back(document.text)
+        edit = None
+        if change.document is document:
+            edit, cursor = change.edit, change.cursor or cursor
+        should_stop = partial(self._documents.overtaken, change.number)
+        task = _Task(document, change.number, self._before(document), should_stop, edit, cursor)
+        prediction = self._brought(used, task)
         if prediction.stopped_by == "interrupted":
             raise _MovedOn
         yield Predicted(change.number, change.path, document, used.session.path, prediction, opened)
@@ -196,11 +251,94 @@ class Workspace:
         # What was encoded from scratch just now has nothing to be compared with.
         if opened:
             return
-        comparison = used.session.compare(partial(self._documents.overtaken, change.number))
+        comparison = self._compared(used)
         if comparison is not None:
             yield Compared(change.number, used.session.path, comparison)
         elif self._documents.newer_than(change.number) and self._pool.settings.compare != "none":
             yield ComparisonStopped(change.number)
+
+    def _respond(self, request: Request, newest: Change | None) -> Iterator[Event]:
+        """Answer a question, unless it is out of date; whatever happens, nobody waits for ever."""
+        try:
+            if not self._out_of_date(request):
+                yield from self._responded(request, newest)
+        except _MovedOn:
+            pass
+        except PieError as error:
+            request.fail(error)
+        finally:
+            request.drop()
+
+    def _responded(self, request: Request, newest: Change | None) -> Iterator[Event]:
+        """Bring a document's session to what is asked about, and predict there.
+
+        Args:
+            request: the question.
+            newest: the change that came with it, which it may be about.
+
+        Raises:
+            _MovedOn: when another document changed while this one was encoded, or at the end.
+            PieError: when the text cannot be predicted in.
+        """
+        document = self._asked_about(request)
+        before = self._before(document) if request.context is None else request.context
+        used = self._used(document)
+        opened = used.document is None
+        prediction = used.prediction_for(document.text, request.cursor, before)
+        waited = prediction is not None
+        edit, number = None, 0
+        if newest is not None and newest.document == document:
+            edit, number = newest.edit, newest.number
+        if prediction is None:
+            if request.version is None:
+                used.lend()
+
+            def should_stop() -> bool:
+                return self._out_of_date(request) or request.enough()
+
+            task = _Task(document, self._number, before, should_stop, edit, request.cursor)
+            prediction = self._brought(used, task)
+        if not self._out_of_date(request):
+            request.finish(Answer(prediction, waited))
+        elif prediction.stopped_by == "interrupted":
+            return
+        path = used.session.path
+        yield Answered(number, document, path, prediction, opened, waited)
+        yield from self._pool.trim()
+
+    def _make_exact(self) -> Iterator[Event]:
+        """Recompute what answers left approximate, while nothing else is to do."""
+        used = self._session
+        if used is None or used.document is None or used.session.exact:
+            return
+        try:
+            comparison = self._compared(used)
+        except PieError as error:
+            yield Noted(error)
+            return
+        if comparison is not None:
+            yield MadeExact(used.document, used.session.path, comparison)
+
+    def _compared(self, used: OpenSession) -> Comparison | None:
+        comparison = used.session.compare(partial(self._documents.overtaken, self._number))
+        if comparison is not None and not comparison.agrees:
+            used.prediction = None
+        return comparison
+
+    def _asked_about(self, request: Request) -> Document:
+        if request.text is not None:
+            version = _FOREIGN if request.version is None else request.version
+            return Document(request.path, version, request.text)
+        document = self._documents.get(request.path)
+        if document is None:
+            raise InputError(f"{self._show(request.path)} is not open", "open it first")
+        return document
+
+    def _out_of_date(self, request: Request) -> bool:
+        """Tell whether an answer would come too late."""
+        version = request.version
+        is_old = version is not None and version != self._documents.version(request.path)
+        return is_old or request.over or self._documents.stopped
 
     def _used(self, document: Document) -> OpenSession:
         """Return the session of a document: the one at hand, or one of the pool."""
@@ -209,36 +347,39 @@ class Workspace:
             used = self._session = self._pool.use(self._show(document.path))
         return used
 
-    def _brought(self, used: OpenSession, change: Change, document: Document) -> Prediction:
+    def _before(self, document: Document) -> tuple[ContextFile, ...]:
+        return self._context.before(document.path) if self._context is not None else ()
+
+    def _brought(self, used: OpenSession, task: "_Task") -> Prediction:
         """Bring a session to a document's version; where memory runs out, all others go."""
-        before = self._context.before(document.path) if self._context is not None else ()
         try:
-            return self._predicted(used, change, document, before)
+            return self._predicted(used, task)
         except CacheCapacityError as error:
             # Without a cause in the machine it is the settings that leave no room.
             if error.__cause__ is None or not self._pool.drop_others():
                 raise
-        return self._predicted(used, change, document, before)
+        return self._predicted(used, task)
 
-    def _predicted(
-        self, used: OpenSession, change: Change, document: Document, before: tuple[ContextFile, ...]
-    ) -> Prediction:
+    def _predicted(self, used: OpenSession, task: "_Task") -> Prediction:
         """Update a session, or open it, which another document's change breaks off."""
+        document, session = task.document, used.session
+        used.prediction = None
         if used.document is not None:
-            should_stop = partial(self._documents.overtaken, change.number)
-            known = change.edit if change.document is document else None
-            prediction = used.session.update(known or document.text, should_stop, context=before)
+            to = task.edit or document.text
+            prediction = session.update(to, task.should_stop, context=task.before, at=task.cursor)
         else:
-            with self._progress(used.session.path) as show:
+            with self._progress(session.path) as show:
 
                 def encoded(done: int, total: int) -> None:
-                    moved_on = self._documents.moved_on(change.number, document.path)
+                    moved_on = self._documents.moved_on(task.number, document.path)
                     if moved_on or self._documents.stopped:
                         raise _MovedOn
                     show(done, total)
 
-                prediction = used.session.open(document.text, encoded, before)
-        used.document = document
+                prediction = session.open(document.text, encoded, task.before, at=task.cursor)
+        used.document, used.context = document, task.before
+        if prediction.stopped_by != "interrupted":
+            used.prediction = prediction
         return prediction
 
     def _failed(self, failure: Failure) -> Failed:
@@ -246,6 +387,27 @@ class Workspace:
         if failure.path in self._only_context:
             error = InputError(error.cause, "it is left out of the context until it can be read")
         return Failed(failure.number, failure.path, error)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a session is to be brought to.
+
+    Attributes:
+        document: whose text.
+        number: of the newest change that was taken.
+        before: what comes before the text.
+        should_stop: ends the line early.
+        edit: that leads there, if known.
+        cursor: where to predict; None for where the session has it.
+    """
+
+    document: Document
+    number: int
+    before: tuple[ContextFile, ...]
+    should_stop: ShouldStop
+    edit: Edit | None
+    cursor: Cursor | None
 
 
 def _superseded(changes: Sequence[Change], *, at_end: bool = False) -> Superseded:

@@ -7,11 +7,13 @@ from typing import Any
 from pie_cli.errors import PieError
 from pie_cli.workspace.documents import Change, Document, Documents, Failure, Taken
 from pie_cli.workspace.events import (
+    Answered,
     Compared,
     ComparisonStopped,
     Dropped,
     Event,
     Failed,
+    MadeExact,
     Noted,
     Predicted,
     Superseded,
@@ -19,6 +21,8 @@ from pie_cli.workspace.events import (
 
 NAMES = {
     Predicted: "prediction",
+    Answered: "answer",
+    MadeExact: "made exact",
     Compared: "comparison",
     ComparisonStopped: "comparison stopped",
     Superseded: "superseded",
@@ -93,6 +97,9 @@ class Played:
         if number in self.looks:
             self.looks[number] -= 1
         return self.newer_than(number)
+
+    def drop_requests(self) -> None:
+        pass
 
     def settle(self, number: int) -> None:
         self.left.pop(number, None)

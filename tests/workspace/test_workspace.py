@@ -278,13 +278,17 @@ def test_context_reaches_the_session_at_each_call(
     seen: list[tuple[str, str, tuple[ContextFile, ...]]] = []
     open_session, update = EditSession.open, EditSession.update
 
-    def opening(session: EditSession, text: str, progress: Any, context: Any) -> Prediction:
+    def opening(
+        session: EditSession, text: str, progress: Any, context: Any, at: Any
+    ) -> Prediction:
         seen.append(("open", session.path, context))
-        return open_session(session, text, progress, context)
+        return open_session(session, text, progress, context, at)
 
-    def updating(session: EditSession, text: str, stop: Any, *, context: Any) -> Prediction:
+    def updating(
+        session: EditSession, text: str, stop: Any, *, context: Any, at: Any
+    ) -> Prediction:
         seen.append(("update", session.path, context))
-        return update(session, text, stop, context=context)
+        return update(session, text, stop, at, context)
 
     monkeypatch.setattr(EditSession, "open", opening)
     monkeypatch.setattr(EditSession, "update", updating)
@@ -319,10 +323,10 @@ def test_where_memory_runs_out_the_others_go_and_it_is_tried_again(
         assert isinstance(next(events), Predicted)
     open_session = EditSession.open
 
-    def short(session: EditSession, *arguments: Any) -> Prediction:
+    def short(session: EditSession, *arguments: Any, **named: Any) -> Prediction:
         if "a.py" in run.pool:
             raise CacheCapacityError("no memory left") from MemoryError()
-        return open_session(session, *arguments)
+        return open_session(session, *arguments, **named)
 
     monkeypatch.setattr(EditSession, "open", short)
     documents.change(N, SOURCE)
