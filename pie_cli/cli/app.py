@@ -18,11 +18,14 @@ import typer
 
 from pie_cli import __version__
 from pie_cli.cli import logs, options
+from pie_cli.cli.legible import LegibleGroup
+from pie_cli.cli.visible import visible_lines
 from pie_cli.config import DEFAULT_MODEL, Settings
 from pie_cli.errors import ExitCode, PieError
 from pie_cli.plan.strategies import BENCHED
 
 app = typer.Typer(
+    cls=LegibleGroup,
     help="Next-line code completion that survives edits: the KV cache follows the file.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -101,7 +104,7 @@ def _fail(cause: str, remedy: str, code: ExitCode, *, debug: bool) -> NoReturn:
     from pie_cli.cli.render import Renderer
 
     if debug:
-        traceback.print_exc()
+        sys.stderr.write(visible_lines(traceback.format_exc()))
     Renderer().error(cause, remedy)
     raise typer.Exit(code) from None
 

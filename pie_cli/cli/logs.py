@@ -4,7 +4,9 @@ import logging
 import sys
 from pathlib import Path
 
+from pie_cli.cli.visible import visible, visible_lines
 from pie_cli.errors import InputError
+from pie_cli.regular import is_regular
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOGGERS = ("pie_cli", "pygls", "uvicorn")
@@ -49,14 +51,28 @@ def log_file(path: Path | None) -> None:
     if path is None:
         return
     try:
+        if path.exists() and not is_regular(path):
+            raise InputError(f"cannot write {path}: not a regular file", "name another file")
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}", "name another file") from None
     _log_to(handler, logging.DEBUG)
 
 
+class _Formatter(logging.Formatter):
+    """Writes what may hold anything so that a terminal can show it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as lines that are fit to be seen."""
+        return visible_lines(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
+        """Return a record's message, always one line."""
+        return visible(super().formatMessage(record))
+
+
 def _log_to(handler: logging.Handler, level: int) -> None:
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(_Formatter(_FORMAT))
     handler.setLevel(level)
     for name in _LOGGERS:
         logger = logging.getLogger(name)

@@ -1,12 +1,11 @@
 """Everything a person sees: text, colour, progress. The one module that imports rich."""
 
-import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import PurePath
-from typing import TextIO
+from typing import IO
 
 from rich.console import Console
 from rich.padding import Padding
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from pie_cli.cli import logs
 from pie_cli.cli.tally import MedianTimes, Summary
+from pie_cli.cli.visible import LONGEST, shortened, visible
 from pie_cli.results import Comparison, Prediction
 from pie_cli.text.cursor import BOM
 
@@ -29,27 +29,11 @@ TABLE_COLUMNS = 120
 FACT_LABELS = 12
 """Characters that the labels of facts take up, so that lists of them stand in line."""
 
-# Control characters, what breaks or reorders lines on screen, and bytes that are no UTF-8.
-_CONTROL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+LINE_CHARS = 400
+"""Characters of a line of code that are shown."""
 
-
-def visible(text: str) -> str:
-    """Spell control characters out, so that no file and no model can steer the terminal.
-
-    Tabs stay, newlines do not: what is shown is one line.
-    """
-    return _CONTROL.sub(lambda match: _spelled(match.group()), text)
-
-
-def _spelled(character: str) -> str:
-    code = ord(character)
-    if character == "\t":
-        return character
-    if character == "\n":
-        return "\\n"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+BESIDE_CHARS = 160
+"""Characters shown of what comes before a prediction in its line, and as many after it."""
 
 
 class Renderer:
@@ -93,7 +77,12 @@ class Renderer:
         Yields:
             A function to call with (stage, done, total); total 0 is unknown.
         """
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        title = visible(title)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(
             *columns,
             console=self.err,
@@ -154,7 +143,7 @@ class Renderer:
         self._median(summary.strategy, summary.prediction_ms, updates)
         self._median(summary.baseline, summary.comparison_ms, summary.comparisons)
         if summary.agreement_pct is not None:
-            self.out.print(
+            self.line(
                 f"        same line in {summary.agreed} of {summary.comparisons} comparisons"
                 f" ({summary.agreement_pct:.0f} %)"
             )
@@ -209,22 +198,32 @@ class Renderer:
             self.out.print(Text(visible(title), style="italic"))
         table = Table(box=None, pad_edge=False, collapse_padding=dense)
         for index, name in enumerate(columns):
-            table.add_column(name, justify="left" if index in left else "right", no_wrap=True)
+            title_cell = Text(visible(name))
+            table.add_column(title_cell, justify="left" if index in left else "right", no_wrap=True)
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
         # Rich takes what is no terminal for 80 columns wide, and would cut cells off.
-        wide = Console(file=self.out.file, width=max(self.out.width, TABLE_COLUMNS))
-        wide.print(table)
+        _console(self.out.file, max(self.out.width, TABLE_COLUMNS)).print(table)
 
 
-def _console(stream: TextIO | None) -> Console:
-    """Return a console that wraps on a terminal only; a closed stream takes nothing."""
+def _console(stream: IO[str] | None, width: int | None = None) -> Console:
+    """Return a console that wraps on a terminal only; a closed stream takes nothing.
+
+    Nothing that it prints is read as markup: strings come from everywhere.
+    """
     if stream is None:
         return Console(quiet=True)
     if isinstance(stream, TextIOWrapper):
         # A terminal that cannot show a character gets its code, not a failure.
         stream.reconfigure(errors="backslashreplace")
-    return Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
+    return Console(
+        file=stream,
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=width is None and not stream.isatty(),
+    )
 
 
 def _headline(path: str, prediction: Prediction) -> Text:
@@ -268,7 +267,11 @@ def _in_place(path: str, text: str, prediction: Prediction, *, coloured: bool) -
     # A line that was begun is completed in its place; else the new line pushes the next ones down.
     begun = bool(column and prediction.text)
     rest = line[column:] if begun and prediction.form != "plain" else ""
-    added = f"{line[:column]}{prediction.text}{rest}".split("\n") if prediction.text else []
+    before = line[:column]
+    if len(before) > BESIDE_CHARS:
+        before = f"…{before[-BESIDE_CHARS:]}"
+    rest = shortened(rest, BESIDE_CHARS)
+    added = f"{before}{prediction.text}{rest}".split("\n") if prediction.text else []
     behind = lines[row + 1 :] if begun else lines[row:]
     if behind and behind[-1] == "":
         behind.pop()
@@ -295,9 +298,10 @@ def _numbered(
 ) -> Iterator[Text]:
     """Number lines from `number` on, or with `last` up to the one before it."""
     first = number - len(lines) if last else number
+    longest = LINE_CHARS if mark == " " else LONGEST
     for offset, line in enumerate(lines):
         # The file's own line ends are nothing to see.
-        code = visible(line.removesuffix("\r")).expandtabs(4)
+        code = visible(line.removesuffix("\r"), longest).expandtabs(4)
         gutter = Text(f" {mark} {first + offset:>5}", "bold green" if mark != " " else "dim")
         shown = _highlighted(path, code) if coloured else Text(code)
         yield Text.assemble(gutter, " ", shown) if code else gutter

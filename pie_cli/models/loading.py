@@ -104,10 +104,16 @@ def load(
         on_progress: told about the stages "download" (bytes) and "weights" (tensors).
 
     Raises:
+        PieError: Python was started with -OO.
         ModelError: not found, not whole, not safe, or not loadable.
         DeviceError: the device or dtype is not there.
         CacheCapacityError: the weights do not fit the device's memory.
     """
+    if __doc__ is None:
+        raise PieError(
+            "Python leaves docstrings out, which transformers needs to build a model",
+            "unset PYTHONOPTIMIZE, and start Python without -OO",
+        )
     source = resolve(name)
     check_dtype(dtype)
     device = pick_device(device)

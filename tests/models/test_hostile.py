@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pie_cli.errors import ModelError, PieError
+from pie_cli.models import loading
 from pie_cli.models.cache import look_up
 from pie_cli.models.checkpoint import MAX_JSON_BYTES
 from pie_cli.models.loading import load
-from pie_cli.models.registry import resolve
+from pie_cli.models.registry import EMBEDDED, resolve
 
 LONGEST_S = 120
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -173,6 +174,13 @@ def test_tables_that_no_memory_holds(checkpoint: Path):
     load(str(checkpoint), device="cpu")
     edit_json(checkpoint / "config.json", n_positions=10**9)
     assert "numbers in tables" in refusal(checkpoint)
+
+
+def test_a_python_without_docstrings_is_told_to_keep_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loading, "__doc__", None)
+    with pytest.raises(PieError, match="docstrings") as caught:
+        load(EMBEDDED)
+    assert "PYTHONOPTIMIZE" in caught.value.remedy
 
 
 JSON = st.recursive(
