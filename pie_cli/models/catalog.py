@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from pie_cli.models.cache import OnDisk, look_up
+from pie_cli.errors import ModelError
+from pie_cli.models.cache import OnDisk, Presence, look_up
 from pie_cli.models.known import KNOWN, KnownModel, Shape
 from pie_cli.models.registry import EMBEDDED, EMBEDDED_FOLDER, resolve
+from pie_cli.models.stores.package import PACKAGED
 
 ITEM_BYTES: Final[Mapping[str, int]] = MappingProxyType({"float32": 4, "bfloat16": 2})
 """Bytes of a weight, by dtype; float16 takes what bfloat16 takes."""
@@ -54,7 +56,7 @@ class Entry:
 
 
 def list_models(context_tokens: int, free_bytes: int | None) -> Iterator[Entry]:
-    """List the embedded model and those that have an alias.
+    """List the embedded model, those in packages, and those that have an alias.
 
     Args:
         context_tokens: length of the prompt that the cache is reckoned for.
@@ -63,6 +65,8 @@ def list_models(context_tokens: int, free_bytes: int | None) -> Iterator[Entry]:
     embedded = _embedded()
     if embedded is not None:
         yield _entry(EMBEDDED, embedded, context_tokens, free_bytes)
+    for name, packaged in PACKAGED.items():
+        yield _entry(name, packaged.model, context_tokens, free_bytes)
     for name, model in KNOWN.items():
         yield _entry(name, model, context_tokens, free_bytes)
 
@@ -77,7 +81,14 @@ def _entry(name: str, model: KnownModel, context_tokens: int, free_bytes: int | 
     fits = None
     if free_bytes is not None:
         fits = tuple(dtype for dtype, need in needs.items() if need.total_bytes <= free_bytes)
-    return Entry(name, model, tokens, needs, look_up(resolve(name)), fits)
+    return Entry(name, model, tokens, needs, _on_disk(name), fits)
+
+
+def _on_disk(name: str) -> OnDisk:
+    try:
+        return look_up(resolve(name))
+    except ModelError:
+        return OnDisk(Presence.ABSENT)
 
 
 def _embedded() -> KnownModel | None:

@@ -20,8 +20,10 @@ from huggingface_hub.hf_api import RepoSibling
 
 from pie_cli.errors import ModelError
 from pie_cli.models.checkpoint import INDEX, WEIGHTS
+from pie_cli.models.gguf.files import SUFFIX
 from pie_cli.models.quiet import Progress, reporting_bar
-from pie_cli.models.registry import remedy
+from pie_cli.models.registry import ALIASES, did_you_mean, remedy
+from pie_cli.models.stores.lookup import alike
 from pie_cli.models.transfer import LargeFile, bring
 
 TIMEOUT_S: Final = 10.0
@@ -72,7 +74,10 @@ def fetch(repo_id: str, *, with_code: bool = False, on_progress: Progress | None
         siblings = info.siblings or ()
         names = wanted_files((file.rfilename for file in siblings), with_code=with_code)
         if not any(name in names for name in (WEIGHTS, INDEX)):
-            raise ModelError(f"{repo_id} has no weights in safetensors on the hub", remedy())
+            raise ModelError(
+                f"{repo_id} has no weights in safetensors on the hub",
+                _another_format(repo_id, [file.rfilename for file in siblings]),
+            )
         large = _large_files(file for file in siblings if file.rfilename in names)
         bring(repo_id, str(info.sha), large, on_progress)
         return Path(_download(repo_id, names, on_progress))
@@ -83,7 +88,9 @@ def fetch(repo_id: str, *, with_code: bool = False, on_progress: Progress | None
             f"{repo_id} is gated on the hub", "accept its licence there and run `hf auth login`"
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ModelError(f"there is no model {repo_id} on the hub", remedy()) from error
+        raise ModelError(
+            f"there is no model {repo_id} on the hub", did_you_mean(repo_id) or remedy()
+        ) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _STORAGE_FAULTS:
             raise ModelError(
@@ -132,5 +139,23 @@ def _cached(repo_id: str, error: Exception) -> Path:
         raise ModelError(f"the hub answered {code} for {repo_id}", remedy()) from error
     raise ModelError(
         f"the model hub is not in reach and {repo_id} is not in the local cache",
-        "check the connection (HF_ENDPOINT names a mirror), or " + remedy(),
+        _instead(repo_id) or "check the connection (HF_ENDPOINT names a mirror), or " + remedy(),
     ) from error
+
+
+def _instead(repo_id: str) -> str:
+    """Name what is on this disk and may be the same model, or what a name may have meant."""
+    if repo_id not in ALIASES.values():
+        return did_you_mean(repo_id)
+    alias = next(alias for alias, name in ALIASES.items() if name == repo_id)
+    stored = alike(alias)
+    if stored is None:
+        return ""
+    return f"{stored.store} has it in another format: give --model {stored.name}"
+
+
+def _another_format(repo_id: str, names: list[str]) -> str:
+    files = [name for name in names if name.endswith(SUFFIX)]
+    if not files:
+        return remedy()
+    return f"it has GGUF files: `hf download {repo_id} {files[0]}`, then give --model {repo_id}"

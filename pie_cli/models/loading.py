@@ -265,11 +265,11 @@ def _converted(
     """Return a GGUF model's folder of safetensors, and the dtype that it is for."""
     from pie_cli.models.gguf.converted import converted
     from pie_cli.models.gguf.model import open_gguf
-    from pie_cli.models.gguf.weights import element_count, stored_dtype
+    from pie_cli.models.gguf.weights import stored_dtype
 
     model = open_gguf(Path(source.location))
     dtype = pick_dtype(dtype, device, stored_dtype(model))
-    _require_memory(element_count(model) * getattr(torch, dtype).itemsize, device, source.name)
+    _require_memory(model.elements * getattr(torch, dtype).itemsize, device, source.name)
     return converted(model, dtype, on_progress), dtype
 
 

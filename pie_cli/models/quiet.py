@@ -16,7 +16,10 @@ import transformers.utils.logging as transformers_logging
 from tqdm.std import tqdm
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with the stage ("download" in bytes, "weights" in tensors), done, total (0: unknown)."""
+"""Called with the stage ("download" and "convert" in bytes, "weights" in tensors), done, total.
+
+The total is 0 where it is unknown.
+"""
 
 _LOGGERS = ("transformers", "huggingface_hub")
 

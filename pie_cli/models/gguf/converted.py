@@ -17,10 +17,11 @@ from typing import Final
 
 from pie_cli.errors import ModelError
 from pie_cli.folders import cache_folder
-from pie_cli.models.gguf.conversion import TEMPORARY, plan_conversion
+from pie_cli.models.gguf.conversion import plan_conversion
 from pie_cli.models.gguf.model import GgufModel
 from pie_cli.models.gguf.weights import is_quantised
 from pie_cli.models.quiet import Progress
+from pie_cli.models.temporary import TEMPORARY
 
 LIMIT_BYTES: Final = 32_000_000_000
 """Of all converted models together; the one that is asked for may be larger."""

@@ -13,8 +13,8 @@ ORIGIN: Final = "gguf.json"
 """The file in a converted folder that says what of a GGUF file has no place elsewhere."""
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
-# They go with a model: an image encoder, a vocabulary alone, an importance matrix.
-_COMPANIONS: Final = ("mmproj", "ggml-vocab", "imatrix")
+# They go with a model: image encoders, draft heads, vocabularies, importance matrices.
+_COMPANIONS: Final = ("mmproj", "mtp-", "eagle3-", "dflash-", "dspark-", "ggml-vocab", "imatrix")
 
 
 def is_gguf(path: Path) -> bool:

@@ -123,6 +123,11 @@ class GgufModel:
     facts: Facts
     tensors: Mapping[str, Placed]
 
+    @property
+    def elements(self) -> int:
+        """The number of elements of all tensors."""
+        return sum(math.prod(placed.tensor.shape) for placed in self.tensors.values())
+
 
 def open_gguf(path: Path) -> GgufModel:
     """Read the headers of a model, given any of its parts.

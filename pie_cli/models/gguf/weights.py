@@ -4,7 +4,6 @@ Every weight of the model must come from the file and every tensor of the file m
 model: one left over means that the architecture was not understood.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -62,11 +61,6 @@ class Weight:
 def is_quantised(model: GgufModel) -> bool:
     """Tell whether unpacking gives more than what is stored."""
     return any(placed.tensor.kind not in PLAIN for placed in model.tensors.values())
-
-
-def element_count(model: GgufModel) -> int:
-    """Count the elements of all tensors."""
-    return sum(math.prod(placed.tensor.shape) for placed in model.tensors.values())
 
 
 def stored_dtype(model: GgufModel) -> str:
