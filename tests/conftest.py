@@ -25,11 +25,14 @@ SOURCE = "".join(
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep what tests remember out of the user's cache, and the user's settings out of tests."""
+    """Keep what tests remember out of the user's cache, and what the user has out of tests."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
+        patch.setenv("OLLAMA_MODELS", str(folder / "ollama"))
+        patch.setenv("LLAMA_CACHE", str(folder / "llama.cpp"))
         yield folder
 
 

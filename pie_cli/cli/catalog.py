@@ -12,7 +12,7 @@ from pie_cli.models.catalog import Entry, list_models
 from pie_cli.models.devices import available_bytes, pick_device
 from pie_cli.models.registry import Origin, resolve
 from pie_cli.models.stores.entries import StoredEntry, list_stored
-from pie_cli.models.stores.lookup import find
+from pie_cli.models.stores.lookup import find, unreadable
 from pie_cli.models.stores.package import PACKAGED
 
 _COLUMNS = {
@@ -51,6 +51,8 @@ def run(context_tokens: int, device: str, *, as_json: bool) -> None:
         renderer = Renderer()
         _print_table(renderer, entries, context_tokens, device, free)
         _print_stored(renderer, stored)
+        for store, folder in unreadable():
+            renderer.note(f"{store}'s models in {folder} cannot be read by this user")
 
 
 def pull(name: str) -> None:

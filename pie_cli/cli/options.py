@@ -7,15 +7,15 @@ from typing import Annotated, TypeAlias
 import typer
 
 from pie_cli.cli import logs
-from pie_cli.config import COMPARISONS, DEFAULT_MODEL, DEVICES, DTYPES
+from pie_cli.config import COMPARISONS, DEVICES, DTYPES
 from pie_cli.errors import InputError
 
 
 def _models(incomplete: str) -> list[str]:
     """Return the names that complete a model's; folders are the shell's business."""
-    from pie_cli.models.known import KNOWN
+    from pie_cli.models.registry import all_names
 
-    return [name for name in (DEFAULT_MODEL, *KNOWN) if name.startswith(incomplete)]
+    return [name for name in all_names() if name.startswith(incomplete)]
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], list[str]]:

