@@ -36,6 +36,8 @@ class Settings:
         chunk_tokens: tokens a chunk of the comparison run encodes between two looks for a new save;
             None for what suits the device.
         trust_remote_code: whether code from a model's repository may run.
+        latency: milliseconds to the first token, which repair may fill where a strategy sets no
+            budget.
 
     Raises:
         InputError: a value that an option cannot take.
@@ -53,6 +55,7 @@ class Settings:
     debounce_ms: int = 30
     chunk_tokens: int | None = None
     trust_remote_code: bool = False
+    latency: int = 100
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
@@ -66,6 +69,7 @@ class Settings:
                 'use "edit", "end", LINE or LINE:COL, from 1 on',
             )
         _check_minimum("max_tokens", self.max_tokens, 1)
+        _check_minimum("latency", self.latency, 0)
         _check_minimum("debounce_ms", self.debounce_ms, 0)
         if self.chunk_tokens is not None:
             _check_minimum("chunk_tokens", self.chunk_tokens, 1)

@@ -1,12 +1,13 @@
 """A model made ready for sessions: how its text becomes ids, what its cache can do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pie_cli.engine.protocol import Capability, Engine
 from pie_cli.errors import ModelError
+from pie_cli.plan.pace import Pace
 from pie_cli.prompt.fim import FimFormat, find_format
 from pie_cli.prompt.tokenizer import TextTokenizer
 
@@ -32,6 +33,7 @@ class EditableModel:
         fim: how it fills in a middle, or None where its tokenizer has no known tokens for that.
         capability: what its cache can do.
         new_engine: makes an empty engine, with so many slots to begin with.
+        pace: what its passes cost on this machine.
     """
 
     name: str
@@ -45,6 +47,7 @@ class EditableModel:
     fim: FimFormat | None
     capability: Capability
     new_engine: Callable[[int], Engine]
+    pace: Pace = field(default_factory=Pace, kw_only=True)
 
     @property
     def notice(self) -> str | None:

@@ -25,6 +25,7 @@ from pie_cli.engine.protocol import (
     never,
 )
 from pie_cli.errors import CacheCapacityError
+from pie_cli.plan.pace import PROBES
 from pie_cli.plan.plan import Alignment, Plan, align, make_plan, restoring
 from pie_cli.plan.repair import repair_positions, settled
 from pie_cli.plan.strategies import parse
@@ -33,6 +34,7 @@ from pie_cli.prompt.window import Edges
 from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
 from pie_cli.text.cursor import BOM, Cursor, Place, Position
 from pie_cli.text.edit import Edit
+from pie_cli.text.matching import KeptRun
 from pie_cli.timing import elapsed_ms
 
 OnProgress: TypeAlias = Callable[[int, int], None]
@@ -221,9 +223,9 @@ class EditSession:
         place = cursor.place(text)
         prompt = self._prompt(text, cursor, place, context, state.prompt, edit)
         tokenized = perf_counter()
-        plan = self._plan(state, prompt)
-        planned = perf_counter()
         draft = self._draft(state.draft, prompt)
+        plan = self._plan(state, prompt, len(draft))
+        planned = perf_counter()
         decoding = replace(self._decoding_of(prompt, cursor), should_stop=should_stop)
         with self._guarded():
             line = state.engine.predict(plan, prompt.token_ids, decoding, draft)
@@ -232,11 +234,13 @@ class EditSession:
             state.changed_from = plan.changed_from
             state.stale_from = plan.stale_from(state.stale_from)
             self._text, self._cursor, self._context = text, cursor, context
+        forward = elapsed_ms(line.spliced_at, line.first_token_at)
+        self.model.pace.observe(plan.encoded + len(draft), forward)
         timings = Timings(
             tokenize=elapsed_ms(diffed, tokenized),
             diff=elapsed_ms(began, diffed) + elapsed_ms(tokenized, planned),
             update=elapsed_ms(planned, line.spliced_at),
-            forward=elapsed_ms(line.spliced_at, line.first_token_at),
+            forward=forward,
             decode=elapsed_ms(line.first_token_at, line.ended_at),
             first_token=elapsed_ms(began, line.first_token_at),
             line=elapsed_ms(began, line.ended_at),
@@ -324,8 +328,8 @@ class EditSession:
         edges = last.edges.moved(edit) if last and edit else Edges()
         return self._prompts.build(above, below, edges, context, last, healing=True)
 
-    def _plan(self, state: _State, prompt: Prompt) -> Plan:
-        """Plan the way from the cached prompt to a new one."""
+    def _plan(self, state: _State, prompt: Prompt, riding: int) -> Plan:
+        """Plan the way from the cached prompt to a new one; the draft rides in the same pass."""
         old, ids = state.prompt, prompt.token_ids
         alignment = align(old.token_ids, ids)
         if old.form == prompt.form:
@@ -338,6 +342,7 @@ class EditSession:
             self.model.tokenizer.pieces,
             anchor=prompt.anchor,
             exact=state.stale_from,
+            room=self._room(state, alignment, riding),
         )
         plan = state.engine.plan(self._strategy_name, alignment, repair)
         if not plan.rotate:
@@ -345,6 +350,32 @@ class EditSession:
             return plan
         exact = min(state.stale_from, alignment.first_change)
         return restoring(plan, state.engine.find_snapshots(ids, exact))
+
+    def _room(self, state: _State, alignment: Alignment, riding: int) -> int | None:
+        """Return how many tokens repair may add to the pass, within the latency asked for."""
+        pace = self.model.pace
+        if not pace.known:
+            return None
+        before_ms = 0.0
+        if state.last is not None:
+            before_ms = state.last.timings_ms.first_token - state.last.timings_ms.forward
+        needed = alignment.new_length - sum(run.length for run in alignment.runs) + riding
+        return pace.room(self.settings.latency - before_ms, needed)
+
+    def _learn_pace(self, state: _State) -> None:
+        """Measure two passes over tokens that are exact, and stay so."""
+        length = len(state.prompt.token_ids)
+        repairs = (repair.budget for repair in self._strategy.repairs)
+        if self.model.pace.known or None not in repairs or length <= PROBES[-1]:
+            return
+        whole = Alignment(length, length, (KeptRun(0, 0, length),))
+        once = replace(self._decoding, max_tokens=1)
+        times = []
+        for tokens in PROBES:
+            plan = state.engine.plan("pie", whole, range(length - tokens, length - 1))
+            lines = [state.engine.predict(plan, state.prompt.token_ids, once) for _ in range(2)]
+            times.append(min(elapsed_ms(line.spliced_at, line.first_token_at) for line in lines))
+        self.model.pace.learn(PROBES, times)
 
     def _decoding_of(self, prompt: Prompt, cursor: Cursor) -> Decoding:
         """Return how the line after a prompt is decoded."""
@@ -395,6 +426,8 @@ class EditSession:
                 if on_progress:
                     on_progress(step.reached, length)
             line = engine.predict_after(prompt.token_ids, decoding, ())
+            if self.model.capability.edits:
+                self._learn_pace(state)
             self._text, self._cursor, self._context = text, cursor, tuple(context)
         tokenize, forward = elapsed_ms(began, tokenized), elapsed_ms(tokenized, line.first_token_at)
         decode = elapsed_ms(line.first_token_at, line.ended_at)

@@ -156,16 +156,16 @@ def test_the_documentation_is_right(check: str) -> None:
 @pytest.mark.parametrize(
     ("check", "right", "wrong"),
     [
-        ("defaults", "| `pie+seam` |", "| `pie+tail` |"),
+        ("defaults", "| `pie+seam:16+tail` |", "| `pie+tail` |"),
         (
             "defaults",
-            "| `full,prefix,cfe,pie,pie+seam` | what to measure",
+            "| `full,prefix,cfe,pie,pie+seam:16+tail` | what to measure",
             "| `full` | what to measure",
         ),
         ("defaults", "| `--repeats N` | 5 |", "| `--repeats N` | 6 |"),
         ("defaults", "| `--repeats N` | 5 |", "| `--repetitions N` | 5 |"),
         ("defaults", "| `--max-tokens N` | 16 |", "| `--max-tokens N` | 64 |"),
-        ("options", "`--context-budget N`", "`--budget N`"),
+        ("options", "--context-budget", "--budget"),
         ("options", "## pie demo", "## pie show"),
         ("unknown options", "`--resume`", "`--continue`"),
         ("exit codes", "| 4 | PATCH |", "| 4 | PATCHES |"),
@@ -178,7 +178,7 @@ def test_a_wrong_text_is_found(check: str, right: str, wrong: str) -> None:
     """The controls."""
     find, text = CHECKS[check]
     assert right in text
-    assert find(text.replace(right, wrong, 1)) != []
+    assert find(text.replace(right, wrong)) != []
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ MAX_TOKENS = 12
 
 
 def make_session(model: PreparedModel, **settings: Any) -> EditSession:
-    settings = {"at": "end", **settings}
+    # Fixed, where the default takes what the machine has time for.
+    settings = {"at": "end", "strategy": "pie+seam:8", **settings}
     return EditSession(model, "area.py", Settings(max_tokens=MAX_TOKENS, **settings))
 
 

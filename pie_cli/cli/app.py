@@ -149,6 +149,7 @@ def watch(
     strategy: options.Strategy = Settings.strategy,
     compare: options.Compare = Settings.compare,
     max_tokens: options.MaxTokens = Settings.max_tokens,
+    latency: options.Latency = Settings.latency,
     context: options.ContextFiles = None,
     context_tokens: options.ContextTokens = None,
     context_budget: Annotated[
@@ -201,6 +202,7 @@ def watch(
                 max_tokens,
                 context_tokens,
                 trust_remote_code=trust_remote_code,
+                latency=latency,
             ),
             WatchOptions(tuple(context or ()), context_budget, cache_memory),
             as_json=as_json,
@@ -238,6 +240,7 @@ def complete(
     strategy: options.Strategy = Settings.strategy,
     compare: options.Compare = Settings.compare,
     max_tokens: options.MaxTokens = Settings.max_tokens,
+    latency: options.Latency = Settings.latency,
     context: options.ContextFiles = None,
     context_tokens: options.ContextTokens = None,
     device: options.Device = Settings.device,
@@ -266,6 +269,7 @@ def complete(
                 max_tokens,
                 context_tokens,
                 trust_remote_code=trust_remote_code,
+                latency=latency,
             ),
             CompleteOptions(
                 file,

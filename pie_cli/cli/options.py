@@ -72,6 +72,14 @@ Compare: TypeAlias = Annotated[
 MaxTokens: TypeAlias = Annotated[
     int, typer.Option("--max-tokens", help="Most tokens of a predicted line.", metavar="N")
 ]
+Latency: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--latency",
+        help="Time to the first token, in ms, that repair may fill up on this machine.",
+        metavar="MS",
+    ),
+]
 ContextTokens: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -22,6 +22,9 @@ FREE_TOKENS = 8
 FREE_SHARE = 8
 """For so many changed tokens one more costs next to nothing: a longer pass hides more."""
 
+MAX_TOKENS = 512
+"""Tokens of the repairs without a budget at most: more of them bring nothing (docs/results.md)."""
+
 MIN_NAME = 3
 """Bytes of the shortest identifier that is looked for: shorter ones are loop variables."""
 
@@ -37,6 +40,7 @@ def repair_positions(
     pieces: Pieces,
     anchor: int | None = None,
     exact: int | None = None,
+    room: int | None = None,
     seed: int = 0,
 ) -> tuple[int, ...]:
     """Pick the positions that a strategy's repairs compute again besides the changed tokens.
@@ -54,6 +58,9 @@ def repair_positions(
         anchor: position after which the prediction continues, where that is not the prompt's end.
         exact: every token before this position of the new prompt is as full recompute would have
             it; by default those before the first change.
+        room: tokens that the pass has room for; repairs without a budget of their own share what
+            the others leave. None where nothing is known of the machine: room for what costs next
+            to nothing on any.
         seed: of `random`.
 
     Returns:
@@ -64,11 +71,14 @@ def repair_positions(
     edit = _Edit(alignment, old_ids, new_ids, pieces, anchor, exact, seed)
     repairs = [repair for repair in strategy.repairs if repair.kind in _PICKERS]
     changed = len(new_ids) - sum(run.length for run in alignment.runs)
-    free = FREE_TOKENS + changed // FREE_SHARE
-    share = free // max(1, sum(repair.budget is None for repair in repairs))
+    free = FREE_TOKENS + changed // FREE_SHARE if room is None else min(room, MAX_TOKENS)
     picked: list[int] = []
-    for repair in repairs:
-        tokens = share if repair.budget is None else _tokens(edit, repair.kind, repair.budget)
+    for place, repair in enumerate(repairs):
+        if repair.budget is None:
+            left = max(0, free - len(picked))
+            tokens = left // sum(other.budget is None for other in repairs[place:])
+        else:
+            tokens = _tokens(edit, repair.kind, repair.budget)
         for position in islice(_PICKERS[repair.kind](edit, tokens), tokens):
             edit.stale[position] = 0
             picked.append(position)

@@ -20,7 +20,7 @@ from pie_cli.errors import InputError
 BASES: Final = ("full", "prefix", "cfe", "pie")
 """What a plan keeps."""
 
-DEFAULT_STRATEGY: Final = "pie+seam"
+DEFAULT_STRATEGY: Final = "pie+seam:16+tail"
 """What predicts where nothing else is asked for: chosen by measurement, docs/log.md."""
 
 BENCHED: Final = (*BASES, DEFAULT_STRATEGY)

@@ -133,6 +133,7 @@ EDITING: Final = (
     _session("strategy", "text", "how an edit updates the cache"),
     _session("compare", "text", "what the comparison recomputes"),
     _session("max-tokens", "integer", "most tokens of a predicted line"),
+    _session("latency", "integer", "milliseconds to the first token that repair may fill up"),
     _session("context-tokens", "integer", "longest prompt in tokens"),
     Key("context", "paths", "files before the prompt", ()),
     Key(

@@ -1,0 +1,63 @@
+"""The pace of a machine: what a forward pass costs here by its tokens, learned from passes."""
+
+from collections.abc import Sequence
+
+PROBES = (1, 64)
+"""Tokens of the passes that a pace is first learned from."""
+
+_WEIGHT = 0.25
+"""Share of the newest pass in the estimate of how busy the machine is."""
+
+_MOST_SLOWER = 1.25
+"""Where a plain pass takes longer than asked for, repair may lengthen it so many times."""
+
+
+class Pace:
+    """A line through measured passes, and by how much the machine is slower now than it was then.
+
+    One for each model on its device; every pass that a session makes corrects it.
+    """
+
+    def __init__(self) -> None:
+        self._base_ms = 0.0
+        self._token_ms = 0.0
+        self._slowness = 1.0
+
+    @property
+    def known(self) -> bool:
+        """Whether passes were measured."""
+        return self._base_ms > 0
+
+    def learn(self, tokens: Sequence[int], times_ms: Sequence[float]) -> None:
+        """Take over the first measurements.
+
+        Args:
+            tokens: of two passes, ascending.
+            times_ms: that they took.
+        """
+        (few, many), (short, long) = tokens, times_ms
+        self._token_ms = max(0.0, (long - short) / (many - few))
+        self._base_ms = max(1e-3, short - few * self._token_ms)
+
+    def observe(self, tokens: int, time_ms: float) -> None:
+        """Correct the estimate by one more pass, of a busy machine perhaps."""
+        if self.known:
+            ratio = time_ms / (self._base_ms + tokens * self._token_ms)
+            self._slowness += _WEIGHT * (min(ratio, 8 * self._slowness) - self._slowness)
+
+    def pass_ms(self, tokens: int) -> float:
+        """Return what a pass over so many tokens is expected to take now, in milliseconds."""
+        return self._slowness * (self._base_ms + tokens * self._token_ms)
+
+    def room(self, latency_ms: float, needed: int) -> int:
+        """Return how many tokens may run in a pass besides those that must.
+
+        Args:
+            latency_ms: that the pass may take; where the needed tokens alone take about as long
+                or longer, a quarter more than they do.
+            needed: tokens that must run.
+        """
+        limit = max(latency_ms, _MOST_SLOWER * self.pass_ms(needed))
+        if not self._token_ms:
+            return 1 << 20
+        return max(0, int((limit - self.pass_ms(needed)) / (self._slowness * self._token_ms)))

@@ -1,0 +1,58 @@
+"""A pace tells what passes cost here, and how many tokens fit into a time."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pie_cli.plan.pace import PROBES, Pace
+
+
+def learned(base_ms: float, token_ms: float) -> Pace:
+    pace = Pace()
+    pace.learn(PROBES, [base_ms + tokens * token_ms for tokens in PROBES])
+    return pace
+
+
+@given(st.floats(0.1, 1e3), st.floats(1e-3, 50), st.integers(1, 5_000))
+def test_passes_are_read_off_the_line(base_ms: float, token_ms: float, tokens: int) -> None:
+    found = learned(base_ms, token_ms).pass_ms(tokens)
+    assert found == pytest.approx(base_ms + tokens * token_ms, rel=1e-6, abs=0.01)
+
+
+@given(st.integers(0, 500), st.integers(1, 400))
+def test_what_there_is_room_for_takes_the_time_asked_for(latency_ms: int, needed: int) -> None:
+    """Or a quarter more than what must run, where that is longer."""
+    pace = learned(20.0, 0.5)
+    limit = max(latency_ms, 1.25 * pace.pass_ms(needed))
+    room = pace.room(latency_ms, needed)
+    assert pace.pass_ms(needed + room) <= limit + 1e-6 < pace.pass_ms(needed + room + 1) + 1e-3
+
+
+def test_a_busy_machine_has_less_room_until_it_is_quiet_again() -> None:
+    pace = learned(20.0, 0.5)
+    quiet = pace.room(100, 10)
+    for _ in range(20):
+        pace.observe(10, 3 * 25.0)
+    assert pace.pass_ms(10) == pytest.approx(75, rel=0.02)
+    assert pace.room(100, 10) < quiet / 3
+    for _ in range(30):
+        pace.observe(10, 25.0)
+    assert pace.room(100, 10) == pytest.approx(quiet, rel=0.05)
+
+
+def test_one_stalled_pass_is_no_reason_to_repair_nothing() -> None:
+    pace = learned(20.0, 0.5)
+    pace.observe(10, 60_000.0)
+    assert pace.pass_ms(10) < 3 * 25.0
+
+
+def test_before_anything_was_measured_nothing_is_known() -> None:
+    pace = Pace()
+    pace.observe(10, 25.0)
+    assert not pace.known
+
+
+def test_where_tokens_cost_nothing_there_is_room_for_all() -> None:
+    pace = Pace()
+    pace.learn(PROBES, [5.0, 4.9])
+    assert pace.room(100, 10) > 100_000
