@@ -24,6 +24,8 @@ OTHER = "".join(f"WIDTH_{n} = {n}\nHEIGHT_{n} = {n} * 2\n" for n in range(12))
 
 
 def make_session(model: PreparedModel, **options: Any) -> EditSession:
+    # Fixed, where the default takes what the machine has time for.
+    options = {"strategy": "pie+seam:4", **options}
     return EditSession(model, "area.py", Settings(max_tokens=MAX_TOKENS, **options))
 
 

@@ -175,7 +175,7 @@ EDITED = TEXT.replace("line 3 = 9\n", "line 3 = 10\nline 3b = 1\n")
 
 
 def session_on(model: EditableModel, text: str) -> EditSession:
-    session = EditSession(model, "a.py", Settings(at="end", max_tokens=12))
+    session = EditSession(model, "a.py", Settings(at="end", max_tokens=12, strategy="pie+seam"))
     session.open(text)
     return session
 
@@ -202,7 +202,7 @@ def test_an_append_equals_a_session_opened_on_the_text(model: EditableModel) -> 
     session = session_on(model, TEXT)
     prediction = session.update(TEXT + "last = 1\n")
     assert prediction.exact
-    scratch = EditSession(model, "a.py", Settings(at="end", max_tokens=12))
+    scratch = EditSession(model, "a.py", Settings(at="end", max_tokens=12, strategy="pie+seam"))
     assert prediction.text == scratch.open(TEXT + "last = 1\n").text
 
 

@@ -1,8 +1,9 @@
 """Strategies by name: what an edit keeps of the cache, and which further tokens it computes again.
 
 - `full`, `prefix`, `cfe`, `pie`: what is kept, see docs/method.md.
-- `pie+seam`: pie, and tokens after each hunk again, as many as cost next to nothing in the pass.
+- `pie+seam`: pie, and the 16 tokens after each hunk computed again.
 - `pie+seam:4`: the 4 tokens after each hunk.
+- `pie+seam+tail`: also the last tokens before the cursor, as many as there is time for.
 - `pie+seam:8+tail:16`, `pie+names:5%`: mixtures, and budgets as a share of the prompt.
 - `pie+evict:4+1024`: pie, then all but 4 sinks and 1,024 recent tokens dropped: a question for
   evaluation, no way to predict.
@@ -20,7 +21,7 @@ from pie_cli.errors import InputError
 BASES: Final = ("full", "prefix", "cfe", "pie")
 """What a plan keeps."""
 
-DEFAULT_STRATEGY: Final = "pie+seam:16+tail"
+DEFAULT_STRATEGY: Final = "pie+seam+tail"
 """What predicts where nothing else is asked for: chosen by measurement, docs/log.md."""
 
 BENCHED: Final = (*BASES, DEFAULT_STRATEGY)
@@ -51,14 +52,14 @@ class Budget:
 
 REPAIRS: Final[Mapping[str, Budget | None]] = MappingProxyType(
     {
-        "seam": None,
+        "seam": Budget(16),
         "tail": None,
         "names": None,
         "random": None,
         "deviation": Budget(15, percent=True),
     }
 )
-"""Repairs and their budgets where none is given; None for what costs next to nothing in the pass.
+"""Repairs and their budgets where none is given; None for what there is time for.
 
 A number of tokens counts after each hunk for `seam`, as a total for the others. `random` and
 `deviation` are there to compare with, `deviation` in `pie eval` only.
@@ -71,7 +72,7 @@ class Repair:
 
     Attributes:
         kind: one of `REPAIRS`.
-        budget: how many; None for what costs next to nothing, shared by the repairs without one.
+        budget: how many; None for what there is time for, shared by the repairs without one.
     """
 
     kind: str

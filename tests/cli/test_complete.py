@@ -12,7 +12,6 @@ from pie_cli.cli.app import app
 from pie_cli.cli.complete import read_patch
 from pie_cli.cli.render import Renderer
 from pie_cli.errors import ExitCode, InputError
-from pie_cli.plan.strategies import DEFAULT_STRATEGY
 from tests.conftest import SOURCE
 from tests.diffs import unified_diff
 
@@ -32,6 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def complete(tiny_checkpoint: Path, folder: Path):
     def run(*arguments: str, stdin: str | None = None) -> Result:
         options = ["--model", str(tiny_checkpoint), "--device", "cpu", "--max-tokens", "12"]
+        # On a tiny model the default has time to repair everything.
+        options += ["--strategy", "pie+seam:8"]
         return CliRunner().invoke(app, ["complete", *options, *arguments], input=stdin)
 
     return run
@@ -54,7 +55,7 @@ def test_a_patch_prints_one_document_of_the_contract(complete, folder):
     result = document(complete("area.py", *options))
     assert result["schema"] == "pie/1"
     assert result["path"] == "area.py"
-    assert result["strategy"] == DEFAULT_STRATEGY
+    assert result["strategy"] == "pie+seam:8"
     assert result["at"] == {"line": 50, "column": 1}
     assert result["lines"] == {"added": 1, "removed": 0}
     assert (result["form"], result["context"]) == ("plain", [])

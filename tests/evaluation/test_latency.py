@@ -18,6 +18,7 @@ from pie_cli.evaluation.cases.workload import (
 from pie_cli.evaluation.report.environment import describe
 from pie_cli.evaluation.runs.latency import EXACT_EVERY, Row, Spread, measure, stock_forward_ms
 from pie_cli.plan.plan import align, make_plan
+from pie_cli.plan.repair import MAX_TOKENS
 from pie_cli.plan.strategies import BENCHED
 from pie_cli.session import EditSession
 
@@ -134,11 +135,12 @@ def test_full_recompute_takes_the_same_time_for_all_edits_of_a_context(rows: tup
 
 
 def test_full_encodes_everything_prefix_what_follows_and_pie_the_edit(rows: tuple[Row, ...]):
-    for full, prefix, cfe, pie, seam in zip(*[iter(rows)] * len(BENCHED), strict=True):
+    for full, prefix, cfe, pie, repaired in zip(*[iter(rows)] * len(BENCHED), strict=True):
         assert full.encoded_tokens == full.prompt_tokens
         assert full.prompt_tokens / 2 <= prefix.encoded_tokens < full.prompt_tokens
         assert pie.encoded_tokens == cfe.encoded_tokens <= 3 * pie.edit_tokens + 20
-        assert pie.encoded_tokens < seam.encoded_tokens <= 1.125 * pie.encoded_tokens + 8
+        # How many depends on the machine's pace.
+        assert pie.encoded_tokens < repaired.encoded_tokens <= pie.encoded_tokens + MAX_TOKENS
 
 
 def test_rows_say_how_much_stands_behind_them(rows: tuple[Row, ...]):

@@ -110,20 +110,27 @@ def test_mixtures_add_up_and_pick_nothing_twice():
     assert picked("pie+seam:3+tail:2", new=new) == (96, 97, 98, 99)
 
 
-def test_without_a_budget_a_repair_takes_what_rides_free():
-    assert picked("pie+seam") == tuple(range(42, 50))
+def test_without_a_budget_a_repair_takes_what_there_is_room_for():
+    assert picked("pie+tail", room=5) == tuple(range(96, 101))
+    assert picked("pie+tail", room=0) == ()
+    assert picked("pie+tail", room=10_000) == tuple(range(42, 101))
+    assert len(picked("pie+tail", [*range(2_000)], [5_000, *range(2_000)], room=10_000)) == 512
+
+
+def test_where_nothing_is_known_of_the_machine_it_takes_what_costs_next_to_nothing():
     assert picked("pie+tail") == tuple(range(93, 101))
     new = [*OLD[:40], *range(200, 232), *OLD[40:]]
-    assert picked("pie+seam", new=new) == tuple(range(72, 84))  # an eighth of 32 more
+    assert picked("pie+tail", new=new) == tuple(range(119, 131))  # an eighth of 32 more
 
 
-def test_what_rides_free_is_divided_among_hunks_and_repairs():
-    new = [*OLD[:20], 200, *OLD[20:60], 201, *OLD[60:]]
-    assert picked("pie+seam", new=new) == (*range(21, 25), *range(62, 66))
-    assert picked("pie+seam+tail") == (*range(42, 46), *range(97, 101))
-    assert picked("pie+seam+tail:2") == (*range(42, 50), 99, 100)
-    many = [token for start in range(0, 100, 5) for token in (*OLD[start : start + 5], 200 + start)]
-    assert len(picked("pie+seam", new=many)) == 10
+def test_repairs_with_a_budget_come_first_and_those_without_share_the_rest():
+    assert picked("pie+seam") == tuple(range(42, 58))
+    assert picked("pie+seam+tail", room=20) == (*range(42, 58), *range(97, 101))
+    assert picked("pie+seam+tail", room=10) == tuple(range(42, 58))
+    assert picked("pie+seam:4+tail", room=20) == (*range(42, 46), *range(85, 101))
+    source = picked("pie+tail+random", room=20, seed=1)
+    assert len(source) == 20
+    assert set(range(91, 101)) <= set(source)
 
 
 def test_random_has_the_budget_and_depends_on_the_seed():
