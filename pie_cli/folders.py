@@ -1,9 +1,9 @@
-"""Where pie keeps what it makes and fetches, in the user's own folders."""
+"""Where pie keeps what it makes and fetches, and its settings, in the user's own folders."""
 
 import os
 from pathlib import Path
 
-from platformdirs import user_cache_path, user_data_path
+from platformdirs import user_cache_path, user_config_path, user_data_path
 
 _NAME = "pie"
 
@@ -11,6 +11,11 @@ _NAME = "pie"
 def cache_folder() -> Path:
     """Return the folder of what can be made again: it may be deleted at any time."""
     return _own("XDG_CACHE_HOME") or user_cache_path(_NAME, appauthor=False)
+
+
+def config_folder() -> Path:
+    """Return the folder of the user's own settings."""
+    return _own("XDG_CONFIG_HOME") or user_config_path(_NAME, appauthor=False)
 
 
 def data_folder() -> Path:

@@ -17,7 +17,12 @@ HOMES = {
     "watchdog": ["watching/system.py"],
     "unidiff": ["text/patches.py"],
     "pathspec": ["watching/ignoring.py"],
-    "rapidfuzz": ["text/matching.py", "evaluation/runs/metrics.py", "models/nano/*"],
+    "rapidfuzz": [
+        "models/stores/lookup.py",
+        "text/matching.py",
+        "evaluation/runs/metrics.py",
+        "models/nano/*",
+    ],
     "accelerate": ["evaluation/runs/sharing.py"],
     "gguf": ["models/gguf/*"],
     "platformdirs": ["folders.py"],

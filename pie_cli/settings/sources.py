@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from platformdirs import user_config_path
-
 from pie_cli.errors import InputError
+from pie_cli.folders import config_folder
 from pie_cli.settings.keys import KEYS, Key, Value, closest, find_key
 
 if sys.version_info >= (3, 11):
@@ -57,7 +56,7 @@ def resolve(
         InputError: a file that cannot be read, an unknown setting, a value that one cannot take.
     """
     found = {name: Found(key, key.default, "default") for name, key in KEYS.items()}
-    users = user_file or user_config_path("pie") / FILE_NAME
+    users = user_file or config_folder() / FILE_NAME
     if users.is_file():
         found |= _of_file(users, _read(users), personal=True)
     project = find_project_file(folder or Path.cwd())
@@ -124,7 +123,7 @@ def _of_file(path: Path, table: object, *, personal: bool) -> dict[str, Found]:
         if key.personal and not personal:
             raise InputError(
                 f"{path}: {name} is not taken from a project's file",
-                f"set it in your own, {user_config_path('pie') / FILE_NAME}, or give the option",
+                f"set it in your own, {config_folder() / FILE_NAME}, or give the option",
             )
         found[key.name] = _beside(_found(key, raw, str(path)), path.parent)
     return found
