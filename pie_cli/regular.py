@@ -18,6 +18,14 @@ def is_regular(path: Path) -> bool:
         return False
 
 
+def is_named_pipe(path: Path) -> bool:
+    """Tell whether a path leads to a pipe to which writing may wait for ever."""
+    try:
+        return stat.S_ISFIFO(path.stat().st_mode) and not str(path).startswith(_PIPES)
+    except (OSError, ValueError):
+        return False
+
+
 def read_regular(path: Path, max_bytes: int | None = None, *, pipes: bool = False) -> bytes:
     """Read a file whole, unless it is something that might never end.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pie_cli.cli.visible import visible, visible_lines
 from pie_cli.errors import InputError
-from pie_cli.regular import is_regular
+from pie_cli.regular import is_named_pipe
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LOGGERS = ("pie_cli", "pygls", "uvicorn")
@@ -50,9 +50,9 @@ def log_file(path: Path | None) -> None:
     """
     if path is None:
         return
+    if is_named_pipe(path):
+        raise InputError(f"cannot write {path}: it is a pipe", "name another file")
     try:
-        if path.exists() and not is_regular(path):
-            raise InputError(f"cannot write {path}: not a regular file", "name another file")
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}", "name another file") from None

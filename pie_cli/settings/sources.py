@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from pie_cli.errors import InputError
 from pie_cli.folders import config_folder
+from pie_cli.regular import read_regular
 from pie_cli.settings.keys import KEYS, Key, Value, closest, find_key
 
 if sys.version_info >= (3, 11):
@@ -99,12 +100,12 @@ def find_project_file(folder: Path) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "check its permissions") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8", "convert it to UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         cause = f"{path} is no TOML: {error}".splitlines()[0]
         raise InputError(cause, "mend it") from None
 

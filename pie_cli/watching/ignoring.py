@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from pie_cli.regular import read_regular
+
 
 class IgnoreRules:
     """The ignore rules that hold below a folder: those of the repository around it as well.
@@ -69,8 +71,8 @@ def _exclude_file(folder: Path) -> Path | None:
     git = folder / ".git"
     with suppress(OSError, ValueError):
         if git.is_file():
-            git = folder / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-            git /= (git / "commondir").read_text(encoding="utf-8").strip()
+            git = folder / read_regular(git).decode("utf-8").removeprefix("gitdir:").strip()
+            git /= read_regular(git / "commondir").decode("utf-8").strip()
         if git.is_dir():
             return git / "info" / "exclude"
     return None
@@ -78,8 +80,8 @@ def _exclude_file(folder: Path) -> Path | None:
 
 def _lines(path: Path | None) -> list[str]:
     with suppress(OSError):
-        if path is not None and path.is_file():
-            return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if path is not None:
+            return read_regular(path).decode("utf-8", "replace").splitlines()
     return []
 
 

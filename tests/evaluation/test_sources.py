@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -149,10 +150,34 @@ def test_an_empty_set_is_an_error_with_a_remedy(tmp_path: Path, make, cause: str
     assert caught.value.remedy
 
 
-def test_a_file_that_only_claims_to_be_compressed_is_an_error(tmp_path: Path):
+@pytest.mark.parametrize("at", [0, 1, 12, 40, 200, -12, -2])
+def test_a_damaged_file_is_skipped_from_the_damage_on_and_counted(tmp_path: Path, at: int):
+    path = write(tmp_path / "b.jsonl.gz", [EDIT | {"id": f"{n * n:x}"} for n in range(400)])
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    data[at + 1 if at < -2 or at >= 0 else -1] ^= 0x5A
+    path.write_bytes(data)
+    write(tmp_path / "a.jsonl", [EDIT | {"id": "whole"}])
+    loaded = load(str(tmp_path), "real")
+    assert "whole" in [case.id for case in loaded.cases]
+    assert len(loaded.skipped) == 1
+    assert loaded.skipped[0].where.startswith("b.jsonl.gz:")
+    with pytest.raises(InputError, match=r"b\.jsonl\.gz"):
+        load(str(tmp_path), "real", strict=True)
+
+
+def test_a_file_that_only_claims_to_be_compressed_is_named(tmp_path: Path):
     (tmp_path / "cases.jsonl.gz").write_text("plain")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match=r"cases\.jsonl\.gz.*[Nn]ot a gzip"):
         load(str(tmp_path / "cases.jsonl.gz"), "real")
+
+
+@pytest.mark.parametrize("name", ["cases.jsonl", "cases.jsonl.gz", "cases.parquet", "a.txt"])
+def test_pipes_hold_no_cases(tmp_path: Path, name: str):
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(InputError):
+            load(str(path), "prose" if name == "a.txt" else "real")
 
 
 def test_an_unknown_task_is_refused():

@@ -1,6 +1,7 @@
 """Results survive a kill and a full disk; results of other settings are never mixed."""
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,3 +139,30 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path):
         write_whole(tmp_path / "summary.json", "new" * 100)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     assert (tmp_path / "summary.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "results-1.jsonl", "settings.json"])
+def test_a_pipe_in_the_place_of_a_file_is_refused(tmp_path: Path, name: str):
+    os.mkfifo(tmp_path / name)
+
+    def resume() -> None:
+        prepare_folder(tmp_path, SETTINGS, resume=True)
+        read_records(tmp_path)
+        ResultFile(tmp_path).close()
+
+    with pytest.raises(InputError, match="not a regular file"):
+        resume()
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "[" * 100_000])
+def test_settings_that_are_none_are_refused(tmp_path: Path, content: str):
+    (tmp_path / "settings.json").write_text(content)
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    with pytest.raises(InputError):
+        prepare_folder(tmp_path, SETTINGS, resume=True)
+
+
+def test_a_line_that_is_nested_without_end_is_no_result(tmp_path: Path):
+    (tmp_path / "results.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(InputError, match="line 1"):
+        read_records(tmp_path)

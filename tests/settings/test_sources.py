@@ -176,3 +176,13 @@ def test_the_shell_completes_names_of_models(user_file: Path) -> None:
     result = CliRunner().invoke(app, [], env=environment, prog_name="pie")
     assert "qwen2.5-coder-1.5b" in result.stdout.split()
     assert "pie-nano" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "content", ["a = " + "[" * 100_000, "a = " + "9" * 5_000, "a = 1979-99-99"]
+)
+def test_a_file_that_no_parser_takes_is_one_line(user_file: Path, content: str) -> None:
+    user_file.write_text(content)
+    result = configured()
+    assert result.exit_code == ExitCode.INPUT
+    assert "is no TOML" in result.stderr

@@ -180,3 +180,10 @@ def test_rules_that_change_are_read_again(root: Path) -> None:
     assert rules.reread(root)
     assert rules.ignores(root / "a.py", is_folder=False)
     assert not rules.reread(root)
+
+
+@pytest.mark.parametrize("name", [".gitignore", "src/.gitignore", ".git/info/exclude"])
+def test_a_pipe_in_the_place_of_ignore_rules_has_none(root: Path, name: str):
+    grow(root, "src/a.py", ".git/info/")
+    os.mkfifo(root / name)
+    assert held(SourceTree(root)) == {"src/a.py"}

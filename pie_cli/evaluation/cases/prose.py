@@ -17,6 +17,7 @@ from random import Random
 
 from pie_cli.evaluation.cases.case import EvalCase, Gap
 from pie_cli.evaluation.cases.documents import Document, edit_case, reach_chars
+from pie_cli.regular import read_regular
 
 SHAPES = ("sentence", "summary", "question")
 """Kinds of prose cases."""
@@ -131,10 +132,12 @@ def _without_code(text: str) -> str:
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:
-    paths = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES) if path.is_dir() else [path]
+    paths = [path]
+    if path.is_dir():
+        paths = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
     for file in paths:
         try:
-            text = file.read_text(encoding="utf-8")
+            text = read_regular(file).decode("utf-8")
         except (OSError, UnicodeDecodeError):
             continue
         yield str(file.relative_to(path) if path.is_dir() else file.name), text

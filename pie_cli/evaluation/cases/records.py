@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pie_cli.errors import InputError, PieError
+from pie_cli.regular import is_regular
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 """Endings of the files that are read."""
@@ -68,6 +70,8 @@ def record_files(path: Path) -> list[Path]:
         raise InputError(
             f"cannot read cases from {path}", f"name a file that ends in {', '.join(SUFFIXES)}"
         )
+    if not is_regular(path):
+        raise InputError(f"cannot read {path}: not a regular file", "name a file of cases")
     return [path]
 
 
@@ -122,7 +126,7 @@ def read_records(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]
         InputError: the file cannot be opened.
         PieError: a Parquet file without pyarrow installed.
     """
-    rows = _parquet(path) if path.suffix == ".parquet" else _json_lines(path, problems)
+    rows = _parquet(path, problems) if path.suffix == ".parquet" else _json_lines(path, problems)
     for where, record in rows:
         if isinstance(record, dict):
             yield where, record
@@ -144,6 +148,8 @@ def _json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
                     problems.skip(where, f"no JSON: {error}")
     except EOFError:
         problems.skip(f"{path.name}:{number + 1}", "the file ends in the midst: cut off")
+    except (gzip.BadGzipFile, zlib.error) as error:
+        problems.skip(f"{path.name}:{number + 1}", f"damaged from here on: {error}")
     except OSError as error:
         if number:
             problems.skip(f"{path.name}:{number + 1}", f"cannot be read: {error}")
@@ -153,7 +159,7 @@ def _json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
             ) from error
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+def _parquet(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -162,11 +168,13 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
             f"reading {path.name} needs pyarrow, which is not installed",
             "install pie with the extra: pip install 'pie-cli[parquet]', or use JSONL",
         ) from error
+    row = 0
     try:
-        row = 0
         for batch in ParquetFile(path).iter_batches(batch_size=64):
             for record in batch.to_pylist():
                 row += 1
                 yield f"{path.name}: row {row}", record
-    except (OSError, ArrowException) as error:
+    except PermissionError as error:
         raise InputError(f"cannot read {path}: {error}", "check the file") from error
+    except (OSError, ValueError, ArrowException) as error:
+        problems.skip(f"{path.name}: row {row + 1}", f"damaged from here on: {error}")

@@ -1,5 +1,6 @@
 """Results on disk: a line a case, appended as it is done, kept through a kill and a full disk."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from pie_cli.errors import InputError
 from pie_cli.evaluation.runs.outcomes import Record, record_from_json, record_to_json
+from pie_cli.regular import is_regular, read_regular
 
 RESULTS = "results.jsonl"
 SETTINGS = "settings.json"
@@ -134,6 +136,8 @@ def write_whole(path: Path, text: str) -> None:
 def _writing(path: Path) -> Iterator[None]:
     """Say what cannot be written, and that nothing is lost."""
     try:
+        if path.exists() and not (path.is_dir() or is_regular(path)):
+            raise OSError(errno.EINVAL, "not a regular file")
         yield
     except OSError as error:
         raise InputError(
@@ -154,11 +158,13 @@ def _has_results(folder: Path) -> bool:
 def _noted_settings(folder: Path) -> dict[str, Any] | None:
     path = folder / SETTINGS
     try:
-        noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        noted = json.loads(read_regular(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}", "name another folder with --out") from None
+    if not isinstance(noted, dict):
+        raise InputError(f"{path} holds no settings", "name another folder with --out")
     return noted
 
 
@@ -202,14 +208,14 @@ def _lines(path: Path) -> Iterator[tuple[Record, int]]:
     """
     end = 0
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "check its permissions") from None
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         end += len(line) + 1
         try:
             record = record_from_json(json.loads(line))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise InputError(
                 f"line {number} of {path} is no result of pie eval",
                 "name another folder with --out, or take the line out",
