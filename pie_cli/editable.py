@@ -140,11 +140,13 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
     from pie_cli.engine.gate.check import check_model
     from pie_cli.engine.gate.verdicts import UnusableModel
     from pie_cli.engine.making import engine_maker
+    from pie_cli.engine.packing import pack
 
     folder = loaded.model.name_or_path if remember else ""
     try:
         with memory_sufficing():
             verdict = check_model(loaded.model, Path(folder) if folder else None)
+            pack(loaded.model)
     except UnusableModel as error:
         raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
     tokenizer = TextTokenizer(loaded.tokenizer)
