@@ -73,7 +73,10 @@ def pack(model: CausalModel) -> int:
 
 
 def _has_kernels() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Whether this torch multiplies packed weights, by operators that are no public interface."""
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def _is_right(product: _PackedLinear, layer: nn.Linear) -> bool:
