@@ -1,5 +1,7 @@
 """A GGUF file gives the model that it was written from, or one line that says why not."""
 
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,10 @@ from safetensors.torch import load_file
 
 from pie_cli.errors import ModelError
 from pie_cli.models.gguf.architectures import ARCHITECTURES
+from pie_cli.models.gguf.conversion import plan_conversion
+from pie_cli.models.gguf.header import read_header
+from pie_cli.models.gguf.model import open_gguf
+from pie_cli.models.gguf.tokens import tokenizer_of
 from pie_cli.models.loading import LoadedModel, load
 from tests.models.gguf import writing
 from tests.models.gguf.writing import MODELS, build, byte_level, write_model, write_vocabulary
@@ -266,3 +272,32 @@ def test_plain_weights_are_kept_as_they_are_whatever_dtype_is_asked_for(
         assert next(loaded.model.parameters()).dtype == getattr(torch, dtype)
     (stored,) = cache.glob("*/model.safetensors")
     assert load_file(stored)["model.layers.0.mlp.up_proj.weight"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3"])
+def test_no_mutation_of_metadata_does_more_than_be_refused(name: str, tmp_path: Path):
+    """Beyond the header's form: what it says, of whatever kind and size, is read or refused."""
+    path = tmp_path / "model.gguf"
+    written(path, name)
+    data = path.read_bytes()
+    end = read_header(path).tensors[0].start
+    rng = random.Random(4)
+    outcomes: Counter[bool] = Counter()
+    said: list[str] = []
+    for _ in range(200):
+        mutated = bytearray(data)
+        # Where the entries are and where the tensors are described, rather than in the vocabulary.
+        at = rng.choice([rng.randrange(24, 1_200), rng.randrange(end - 3_500, end)])
+        number = rng.choice([0, 1, 2, 3, 7, 64, 1 << 16, 1 << 31, (1 << 32) - 1])
+        mutated[at : at + 4] = number.to_bytes(4, "little")
+        path.write_bytes(mutated)
+        try:
+            model = open_gguf(path)
+            plan_conversion(model, "float32")
+            tokenizer_of(model.facts)
+            outcomes[True] += 1
+        except ModelError as error:
+            outcomes[False] += 1
+            said.append(error.cause + error.remedy)
+    assert outcomes[False] > outcomes[True] > 0
+    assert not any("\n" in line for line in said)
