@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pie_cli.engine.attention import attending, takes_mask
+from pie_cli.engine.head import rescored, watching_head
 from pie_cli.engine.model import CausalModel
 from pie_cli.engine.slots import SlotCache
 
@@ -36,7 +37,7 @@ def encode(
         first_key: lowest position to be seen.
 
     Returns:
-        float32 [len(logits_at), vocabulary].
+        float32 [len(logits_at), vocabulary]; of 16-bit models the best ones are scored in float32.
 
     Raises:
         ValueError: when the numbers of tokens and positions differ.
@@ -58,12 +59,12 @@ def encode(
         # Never as a count, which makes a view: its strides send the LM head through a copy of the
         # whole matrix.
         inputs["logits_to_keep"] = torch.tensor(list(logits_at), device=model.device).long()
-    with attending(this):
+    with attending(this), watching_head(model) as states:
         logits: Tensor = model(**inputs).logits[0]
     cache.commit()
     if not keeps:
         logits = logits[torch.tensor(list(logits_at), dtype=torch.long, device=logits.device)]
-    return logits.float()
+    return rescored(model, logits.float(), states) if len(logits_at) else logits.float()
 
 
 @memo

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pie_cli.engine.head import linear_head
 from pie_cli.engine.model import CausalModel
 
 MIN_WEIGHTS = 1 << 16
@@ -36,7 +37,7 @@ def pack(model: CausalModel) -> int:
     """Pack the weights of a model's large linear layers, in place, where that is known to be right.
 
     Outputs stay what they are, to rounding. The weights themselves are given up for the packed
-    ones, but for those that are shared with another module, such as an embedding.
+    ones, but for the LM head's and those shared with another module, such as an embedding.
 
     Args:
         model: on a CPU, in float32 or bfloat16; others are left as they are.
@@ -46,6 +47,7 @@ def pack(model: CausalModel) -> int:
     """
     if model.device.type != "cpu" or model.dtype not in _TOLERANCE or not _has_kernels():
         return 0
+    head = linear_head(model)
     owners: dict[int, int] = {}
     for module in model.modules():
         for weight in module.parameters(recurse=False):
@@ -66,7 +68,7 @@ def pack(model: CausalModel) -> int:
         if not trusted[kind]:
             continue
         vars(module)["forward"] = product
-        if owners[id(weight)] == 1:
+        if owners[id(weight)] == 1 and module is not head:
             module.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
         packed += 1
     return packed
