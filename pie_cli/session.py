@@ -144,6 +144,14 @@ class EditSession:
         """Every token of the prompt before this position is as full recompute would have it."""
         return self._state.stale_from if self._state else 0
 
+    def preview(self, text: str, at: Cursor) -> Prompt:
+        """Return the prompt that a session would begin with at a text; nothing is encoded.
+
+        Raises:
+            InputError: when the cursor lies outside the text.
+        """
+        return self._prompt(text, at, at.place(text), ())
+
     def open(
         self,
         text: str,

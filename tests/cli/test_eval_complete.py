@@ -60,7 +60,7 @@ def prepared(model: str) -> PreparedModel:
 
 
 def records() -> list[dict]:
-    """Edits near the line that is asked for, far above it, at both ends of the text."""
+    """Edits near the line that is asked for, far above it, at both ends, and of many lines."""
     made = []
     lines = TEXT.split("\n")
     for number, (at, target) in enumerate([(8, 11), (30, 53), (60, 62), (2, 90), (90, 96)]):
@@ -76,6 +76,10 @@ def records() -> list[dict]:
                 "target_line": line,
             }
         )
+    removed = [f"        removed = {number}" for number in range(40)]
+    before = "\n".join([*lines[:60], *removed, *lines[60:]])
+    made.append({**made[0], "id": "long", "before": before, "after": TEXT})
+    made[-1].update(target_line_before=62 + len(removed), target_line=62)
     return made
 
 

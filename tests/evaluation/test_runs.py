@@ -9,6 +9,7 @@ import torch
 from pie_cli.editable import PreparedModel
 from pie_cli.engine.probe import Probe
 from pie_cli.errors import CacheCapacityError, InputError, ModelError
+from pie_cli.evaluation.cases.case import Gap
 from pie_cli.evaluation.runs.cases import (
     CaseRunner,
     changed_tokens,
@@ -178,3 +179,11 @@ def test_a_cache_that_is_wrong_would_show(tiny_model: PreparedModel):
     assert next_token_kl(full.logits, probe.next_logits()) > 5 * next_token_kl(
         full.logits, right.logits
     )
+
+
+def test_a_gap_is_cut_to_a_window_around_its_cursor():
+    gap = Gap.at("a\nb\nc\nd\ne\n", 2)
+    assert (gap.text, gap.line) == ("a\nb\nd\ne\n", 2)
+    assert gap.within(1, 3) == Gap("b\n", "d\n")
+    assert gap.within(0, None) == gap
+    assert Gap("a\nb\n").within(1, None) == Gap("b\n")

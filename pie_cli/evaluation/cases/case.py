@@ -41,6 +41,13 @@ class Gap:
         lines = split_lines(text)
         return cls("".join(lines[:line]), "".join(lines[line + 1 :]))
 
+    def within(self, top: int, bottom: int | None) -> "Gap":
+        """Return the lines from `top` to `bottom`, as lines of the text with the gap closed."""
+        above = "".join(split_lines(self.above)[top:])
+        if self.below is None or bottom is None:
+            return Gap(above, self.below)
+        return Gap(above, "".join(split_lines(self.below)[: bottom - self.line]))
+
     @property
     def text(self) -> str:
         """The whole text, as a session is given it."""

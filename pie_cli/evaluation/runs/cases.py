@@ -8,14 +8,16 @@ from pie_cli.evaluation.runs.trial import FULL, Laboratory, Question, score
 from pie_cli.plan.plan import Alignment, align
 from pie_cli.plan.strategies import Strategy
 from pie_cli.prompt.assembly import Prompt
+from pie_cli.text.edit import Edit
 
 
 class CaseRunner:
     """Runs single cases.
 
-    The text before the edit is encoded exactly, in the window that `pie complete` would choose for
-    the text after it. Then each strategy starts from a copy of that session, in an order that turns
-    from case to case: full recompute first, for it is what the others are compared with.
+    Both texts are cut to the window that `pie complete` has of the text after the edit, so that
+    every strategy answers the same prompt. The text before the edit is encoded exactly; each
+    strategy starts from a copy of that session, in an order that turns from case to case: full
+    recompute first, for it is what the others are compared with.
 
     Args:
         laboratory: the model.
@@ -39,26 +41,26 @@ class CaseRunner:
             case: any.
             turn: number of the case, which says what strategy begins.
         """
-        session = self._laboratory.session(case.path)
-        session.prime(case.after.text, at=case.after.cursor)
-        asked = session.prompt
-        session.update(case.before.text, should_stop=lambda: True, at=case.before.cursor)
-        held = session.prompt
-        assert asked is not None
-        assert held is not None
+        asked = self._laboratory.session(case.path).preview(case.after.text, case.after.cursor)
+        edit = Edit.between(case.before.text, case.after.text)
+        held = asked.edges.moved(edit.reversed())
+        before = case.before.within(held.top, held.bottom)
+        after = case.after.within(asked.edges.top, asked.edges.bottom)
         outcomes: dict[str, Outcome] = {}
-        alignment = Alignment(0, 0, ())
-        outside = held.token_ids == asked.token_ids
-        if not outside:
-            full = self._laboratory.try_out(self._laboratory.fork(session, FULL), case.after)
-            asked = full.prompt
-            alignment = align(held.token_ids, asked.token_ids)
+        alignment, prompt_tokens = Alignment(0, 0, ()), len(asked.token_ids)
+        if before.text != after.text:
+            session = self._laboratory.roomy_session(case.path)
+            session.prime(before.text, at=before.cursor)
+            full = self._laboratory.try_out(self._laboratory.fork(session, FULL), after)
+            assert session.prompt is not None
+            alignment = align(session.prompt.token_ids, full.prompt.token_ids)
+            prompt_tokens = alignment.new_length
             question = Question(case.target, case.obsolete, kept_after_change(alignment))
             outcomes[FULL.name] = score(full, full, question)
             first = turn % max(1, len(self._others))
             for strategy in (*self._others[first:], *self._others[:first]):
                 twin = self._laboratory.fork(session, strategy)
-                trial = self._laboratory.try_out(twin, case.after)
+                trial = self._laboratory.try_out(twin, after)
                 outcomes[strategy.name] = score(trial, full, question)
         return Record(
             task=case.task,
@@ -70,9 +72,9 @@ class CaseRunner:
             distance=case.distance,
             shares_identifier=case.shares_identifier,
             target=case.target,
-            prompt_tokens=len(asked.token_ids),
+            prompt_tokens=prompt_tokens,
             truncated=truncated(asked),
-            outside=outside,
+            outside=not outcomes,
             moved=moved_tokens(alignment),
             changed=changed_tokens(alignment),
             outcomes=outcomes,

@@ -131,6 +131,10 @@ class Laboratory:
         """Make a session of a file, without text yet."""
         return EditSession(self._model, path, self._settings)
 
+    def roomy_session(self, path: str) -> EditSession:
+        """Make a session whose prompts may be as long as the model's window."""
+        return EditSession(self._model, path, replace(self._settings, context_tokens=None))
+
     def fork(self, session: EditSession, strategy: Strategy) -> EditSession:
         """Return a session in the same state that follows edits by a strategy."""
         twin = session.fork(served(strategy).name)
