@@ -40,6 +40,10 @@ HOMES = {
     ],
     "matplotlib": ["evaluation/report/figures.py"],
     "pyarrow": ["evaluation/cases/records.py"],
+    "pygls": ["serving/lsp.py", "serving/rpc.py"],
+    "lsprotocol": ["serving/lsp.py", "serving/rpc.py"],
+    "starlette": ["serving/http.py"],
+    "uvicorn": ["serving/http.py"],
     "tomllib": ["settings/sources.py"],
     "tomli": ["settings/sources.py"],
 }

@@ -98,6 +98,26 @@ ContextFiles: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+ContextBudget: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--context-budget",
+        help="Most tokens of recently saved files before the prompt; a quarter of the window"
+        " if not given.",
+        metavar="N",
+        show_default=False,
+    ),
+]
+CacheMemory: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-memory",
+        help="Memory for the caches of all files, such as 2GB; a share of what is free if not"
+        " given.",
+        metavar="SIZE",
+        show_default=False,
+    ),
+]
 Device: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -79,6 +79,7 @@ def given(values: Mapping[str, object], source: str) -> dict[str, Found]:
     found: dict[str, Found] = {}
     for name, raw in values.items():
         key = _named(_dashed(name), source)
+        _refuse_personal(key, source)
         found[key.name] = _found(key, raw, source)
     return found
 
@@ -121,11 +122,8 @@ def _of_file(path: Path, table: object, *, personal: bool) -> dict[str, Found]:
     found: dict[str, Found] = {}
     for name, raw in table.items():
         key = _named(name, str(path))
-        if key.personal and not personal:
-            raise InputError(
-                f"{path}: {name} is not taken from a project's file",
-                f"set it in your own, {config_folder() / FILE_NAME}, or give the option",
-            )
+        if not personal:
+            _refuse_personal(key, str(path))
         found[key.name] = _beside(_found(key, raw, str(path)), path.parent)
     return found
 
@@ -147,6 +145,15 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Found
         except InputError as error:
             raise InputError(f"{name}: {error.cause}", error.remedy) from None
         yield key.name, Found(key, value, name)
+
+
+def _refuse_personal(key: Key, source: str) -> None:
+    """Refuse what a project must not say; an editor's settings may be a project's as well."""
+    if key.personal:
+        raise InputError(
+            f"{source}: {key.name} is not taken from there",
+            f"set it in your own file, {config_folder() / FILE_NAME}, or give the option",
+        )
 
 
 def _named(name: str, source: str) -> Key:

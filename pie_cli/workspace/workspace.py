@@ -298,12 +298,12 @@ class Workspace:
 
             task = _Task(document, self._number, before, should_stop, edit, request.cursor)
             prediction = self._brought(used, task)
+        if self._out_of_date(request) and prediction.stopped_by == "interrupted":
+            return
+        # Told first: who has the answer finds what is told of it, too.
+        yield Answered(number, document, used.session.path, prediction, opened, waited)
         if not self._out_of_date(request):
             request.finish(Answer(prediction, waited))
-        elif prediction.stopped_by == "interrupted":
-            return
-        path = used.session.path
-        yield Answered(number, document, path, prediction, opened, waited)
         yield from self._pool.trim()
 
     def _make_exact(self) -> Iterator[Event]:

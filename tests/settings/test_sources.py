@@ -113,7 +113,7 @@ def test_a_project_sets_nothing_that_its_reader_must_agree_to(
     (tmp_path / "project" / "pie.toml").write_text(f"{name} = {value}\n")
     result = configured()
     assert result.exit_code == ExitCode.INPUT
-    assert f"{name} is not taken from a project's file" in " ".join(result.stderr.split())
+    assert f"{name} is not taken from there" in " ".join(result.stderr.split())
     (tmp_path / "project" / "pie.toml").unlink()
     user_file.write_text(f"{name} = {value}\n")
     assert configured().exit_code == 0
@@ -146,6 +146,8 @@ def test_an_editor_may_write_camel_case() -> None:
     assert found["context-budget"].value == 0
     with pytest.raises(InputError, match=r"the editor: max-tokans is no setting.*max-tokens"):
         given({"maxTokans": 7}, "the editor")
+    with pytest.raises(InputError, match="the editor: trust-remote-code is not taken from there"):
+        given({"trustRemoteCode": True}, "the editor")
     with pytest.raises(InputError, match="the editor: max-tokens is None"):
         given({"maxTokens": None}, "the editor")
 

@@ -1,0 +1,97 @@
+"""The commands that serve editors: options in, exit codes out."""
+
+from typing import Annotated
+
+import typer
+
+from pie_cli.cli import options
+from pie_cli.cli.reporting import importing, reporting
+from pie_cli.config import Settings
+from pie_cli.errors import ExitCode
+from pie_cli.settings.keys import KEYS
+from pie_cli.settings.sources import Found
+
+
+def lsp(
+    context: typer.Context,
+    model: options.Model = Settings.model,
+    strategy: options.Strategy = Settings.strategy,
+    max_tokens: options.MaxTokens = Settings.max_tokens,
+    latency: options.Latency = Settings.latency,
+    context_files: options.ContextFiles = None,
+    context_tokens: options.ContextTokens = None,
+    context_budget: options.ContextBudget = None,
+    cache_memory: options.CacheMemory = None,
+    device: options.Device = Settings.device,
+    dtype: options.Dtype = Settings.dtype,
+    trust_remote_code: options.TrustRemoteCode = False,
+    completion: Annotated[
+        bool,
+        typer.Option(
+            "--completion",
+            help="Offer textDocument/completion, too: for editors without inline completion.",
+        ),
+    ] = False,
+    pause_ms: Annotated[
+        int,
+        typer.Option(
+            "--pause-ms", help="Quiet time after which the cache follows a change.", metavar="N"
+        ),
+    ] = 40,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            help="Listen at this port of the loopback interface instead of stdin and stdout.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
+    _stdio: Annotated[
+        bool, typer.Option("--stdio", help="Use stdin and stdout, as without any option.")
+    ] = False,
+    _quiet: options.Quiet = False,
+    _verbose: options.Verbose = False,
+    _log_file: options.LogFile = None,
+    debug: options.Debug = False,
+) -> None:
+    """Serve an editor by the language server protocol.
+
+    The editor starts it. It offers lines at the cursor. Settings come from files and variables,
+    then from these options, then from the editor.
+    """
+    values: dict[str, object] = {
+        "model": model,
+        "strategy": strategy,
+        "max-tokens": max_tokens,
+        "latency": latency,
+        "context": [str(path.absolute()) for path in context_files or ()],
+        "context-tokens": context_tokens,
+        "context-budget": context_budget,
+        "cache-memory": cache_memory,
+        "device": device,
+        "dtype": dtype,
+        "trust-remote-code": trust_remote_code,
+        "completion": completion,
+        "pause-ms": pause_ms,
+    }
+    with reporting(debug=debug):
+        given = _given(context, values)
+        with importing():
+            from pie_cli.cli.lsp import run
+
+        code = run(given, port)
+    if code:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+def _given(context: typer.Context, values: dict[str, object]) -> dict[str, Found]:
+    """Return what the command line itself says: the rest is looked up where the project is."""
+    found: dict[str, Found] = {}
+    for name, value in values.items():
+        parameter = "context_files" if name == "context" else KEYS[name].parameter
+        source = context.get_parameter_source(parameter)
+        if source is not None and source.name == "COMMANDLINE":
+            key = KEYS[name]
+            found[name] = Found(key, key.read(value), f"--{name}")
+    return found

@@ -1,0 +1,189 @@
+"""Positions in all three encodings, and documents that follow an editor's changes."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pie_cli.errors import InputError
+from pie_cli.serving.buffers import Buffers, Replacement, path_of
+from pie_cli.serving.positions import clean, cursor_at, offset_at, position_of
+from pie_cli.watching.tree import MAX_FILE_BYTES
+from pie_cli.workspace.documents import Change, Documents, Gone
+
+TEXTS = st.text(alphabet="ab\n\r é€😀", max_size=30)
+ENCODINGS = st.sampled_from(["utf-8", "utf-16", "utf-32"])
+URI = "file:///work/a.py"
+
+
+def units(text: str, encoding: str) -> int:
+    size = {"utf-8": 1, "utf-16": 2, "utf-32": 4}[encoding]
+    name = encoding if size == 1 else f"{encoding}-le"
+    return len(text.encode(name)) // size
+
+
+def reference(text: str, offset: int, encoding: str) -> tuple[int, int]:
+    """Return line and units of an offset, by splitting as the protocol says."""
+    lines = re.split("\r\n|\n|\r", text[:offset])
+    return len(lines) - 1, units(lines[-1], encoding)
+
+
+@given(TEXTS, st.data(), ENCODINGS)
+def test_offsets_and_positions_are_each_others_inverse(
+    text: str, data: st.DataObject, encoding: str
+) -> None:
+    offset = data.draw(st.integers(0, len(text)))
+    if text[offset - 1 : offset + 1] == "\r\n":
+        offset -= 1
+    position = reference(text, offset, encoding)
+    assert position_of(text, offset, encoding) == position
+    assert offset_at(text, *position, encoding) == offset
+
+
+def test_encodings_are_told_apart() -> None:
+    """The control: a character beyond 16 bits has another width in each."""
+    assert [offset_at("😀b", 0, 2, e) for e in ("utf-8", "utf-16", "utf-32")] == [0, 1, 2]
+
+
+def test_beyond_a_line_is_its_end_and_within_a_character_before_it() -> None:
+    assert offset_at("ab\r\ncd", 0, 99) == 2
+    assert offset_at("a😀b", 0, 2) == 1
+    assert offset_at("ab\n", 2, 0) == 3
+    for line in (3, -1):
+        with pytest.raises(InputError, match="outside the document"):
+            offset_at("ab\n", line, 0)
+
+
+def test_halves_of_characters_are_replaced_one_by_one() -> None:
+    assert clean("a\ud800b\udfff") == "a\ufffdb\ufffd"
+
+
+def test_a_cursor_counts_as_the_rest_of_pie_does() -> None:
+    assert cursor_at("\ufeffab\ncd", 5).column == 1
+    assert cursor_at("\ufeffab\ncd", 2).column == 1
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> tuple[str, str, list[list[tuple[int, int, str]]]]:
+    """Give a text, an encoding, and notifications of some changes each."""
+    text = now = draw(TEXTS)
+    notifications = []
+    for _ in range(draw(st.integers(1, 4))):
+        changes = []
+        for _ in range(draw(st.integers(0, 3))):
+            start = draw(st.integers(0, len(now)))
+            stop = draw(st.integers(start, len(now)))
+            new = draw(TEXTS)
+            # No editor points between a carriage return and its newline.
+            if "\r\n" in (now[start - 1 : start + 1], now[stop - 1 : stop + 1]):
+                continue
+            changes.append((start, stop, new))
+            now = now[:start] + new + now[stop:]
+        notifications.append(changes)
+    return text, draw(ENCODINGS), notifications
+
+
+@given(edits())
+def test_documents_are_what_the_editor_has_and_the_workspace_hears_of_each_edit(
+    case: tuple[str, str, list[list[tuple[int, int, str]]]],
+) -> None:
+    text, encoding, notifications = case
+    documents = Documents()
+    buffers = Buffers(documents)
+    buffers.encoding = encoding
+    buffers.open(URI, 1, text)
+    for version, changes in enumerate(notifications, 2):
+        before, replacements = text, []
+        for start, stop, new in changes:
+            replacements.append(
+                Replacement(new, reference(text, start, encoding), reference(text, stop, encoding))
+            )
+            text = text[:start] + new + text[stop:]
+        documents.take(0)
+        buffers.change(URI, version, replacements)
+        buffer = buffers.get(URI)
+        assert buffer is not None
+        assert (buffer.text, buffer.version) == (text, version)
+        assert documents.version(buffer.path) == version
+        taken = documents.take(0).newest
+        if text == before:
+            assert taken is None
+        else:
+            assert taken is not None
+            assert taken.edit is not None
+            assert (taken.edit.before, taken.edit.after) == (before, text)
+            assert taken.cursor is not None
+
+
+def opened(text: str = "a\nb\n") -> tuple[Documents, Buffers]:
+    documents = Documents()
+    buffers = Buffers(documents)
+    buffers.open(URI, 5, text)
+    return documents, buffers
+
+
+def text_of(buffers: Buffers) -> Any:
+    buffer = buffers.get(URI)
+    return buffer and buffer.text
+
+
+@pytest.mark.parametrize("version", [5, 4, -1])
+def test_a_version_twice_or_backwards_is_refused_and_nothing_changes(version: int) -> None:
+    _, buffers = opened()
+    with pytest.raises(InputError, match="came after 5"):
+        buffers.change(URI, version, [Replacement("x")])
+    assert text_of(buffers) == "a\nb\n"
+    buffers.change(URI, 6, [Replacement("x", (0, 0), (0, 0))])
+    assert text_of(buffers) == "xa\nb\n"
+
+
+@pytest.mark.parametrize("span", [((9, 0), (9, 1)), ((1, 0), (0, 0)), ((0, 0), (9, 0))])
+def test_a_range_outside_costs_its_document_until_the_whole_text_comes(span: Any) -> None:
+    documents, buffers = opened()
+    other = "file:///work/other.py"
+    buffers.open(other, 1, "kept")
+    with pytest.raises(InputError):
+        buffers.change(URI, 6, [Replacement("x", *span)])
+    assert text_of(buffers) is None
+    assert documents.get(Path("/work/a.py")) is None
+    buffers.change(URI, 7, [Replacement("y", (0, 0), (0, 0))])
+    assert text_of(buffers) is None
+    assert buffers.get(other).text == "kept"  # type: ignore[union-attr]
+    buffers.change(URI, 8, [Replacement("whole"), Replacement("!", (0, 5), (0, 5))])
+    assert text_of(buffers) == "whole!"
+
+
+def test_a_document_opened_again_begins_again() -> None:
+    documents, buffers = opened()
+    buffers.open(URI, 1, "new")
+    assert documents.version(Path("/work/a.py")) == 1
+    kinds = [type(item) for item in documents.take(0).items]
+    assert kinds == [Change, Gone, Change]
+
+
+def test_a_huge_document_is_not_kept() -> None:
+    documents, buffers = opened("x" * (MAX_FILE_BYTES + 1))
+    assert text_of(buffers) is None
+    assert documents.get(Path("/work/a.py")) is None
+    buffers.change(URI, 6, [Replacement("small")])
+    assert text_of(buffers) == "small"
+    buffers.change(URI, 7, [Replacement("y" * (MAX_FILE_BYTES + 1), (0, 0), (0, 0))])
+    assert text_of(buffers) is None
+
+
+def test_what_is_not_open_is_no_document() -> None:
+    _, buffers = opened()
+    buffers.close("file:///work/never.py")
+    with pytest.raises(InputError, match="not open"):
+        buffers.change("file:///work/never.py", 1, [])
+    buffers.close(URI)
+    assert len(buffers) == 0
+
+
+def test_paths_of_uris() -> None:
+    assert path_of("file:///work/a%20b.py") == Path("/work/a b.py")
+    assert path_of("file:///c:/work/a.py") == Path("c:/work/a.py")
+    assert path_of("untitled:Untitled-1") == Path("untitled:Untitled-1")
