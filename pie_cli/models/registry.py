@@ -97,6 +97,8 @@ def resolve(name: str) -> ModelSource:
         return _folder(name, path)
     if name and path.is_file():
         return _file(name, path)
+    if name and path.exists():
+        raise ModelError(f"{_shown(name)} is neither a file nor a folder", remedy())
     found = find(name) if name else None
     return _elsewhere(name) if found is None else _stored(name, found)
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -176,7 +177,9 @@ def _beside(found: Found, folder: Path) -> Found:
     if found.key.kind == "paths" and isinstance(value, tuple):
         return replace(found, value=tuple(str(folder / path) for path in value))
     if found.key.kind == "path" and isinstance(value, str) and value.startswith((".", "~")):
-        return replace(found, value=str(folder / Path(value).expanduser()))
+        # A name that begins with the home of nobody is for the loading to refuse.
+        with suppress(RuntimeError):
+            return replace(found, value=str(folder / Path(value).expanduser()))
     return found
 
 

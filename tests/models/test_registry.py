@@ -125,3 +125,11 @@ def test_what_the_hub_s_client_would_not_take_is_no_hub_name(name: str):
 def test_what_it_takes_is_one(name: str):
     validate_repo_id(name)
     assert resolve(name).origin is Origin.HUB
+
+
+@pytest.mark.parametrize("name", ["model", "model.gguf", "model.safetensors"])
+def test_a_pipe_is_no_model(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(name)
+    with pytest.raises(ModelError, match="neither a file nor a folder"):
+        resolve(name)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from pie_cli.errors import ModelError
+from pie_cli.regular import is_regular
 
 SUFFIX: Final = ".gguf"
 MAGIC: Final = b"GGUF"
@@ -21,6 +22,8 @@ def is_gguf(path: Path) -> bool:
     """Tell whether a file is meant as GGUF: by its name, or by how it begins."""
     if path.suffix.lower() == SUFFIX:
         return True
+    if not is_regular(path):
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pie_cli.folders import home
 from pie_cli.models.gguf.files import is_gguf
 from pie_cli.models.stores.found import GGUF, SAFETENSORS, Found, size_of
+from pie_cli.regular import read_regular
 
 _HOST: Final = "registry.ollama.ai"
 _NAMESPACE: Final = "library"
@@ -29,7 +31,7 @@ _ROOTS: Final = ("manifests-v2", "manifests")
 def folder() -> Path:
     """Return the folder of Ollama's models, whether it exists or not."""
     own = os.environ.get("OLLAMA_MODELS")
-    return Path(own) if own else Path.home() / ".ollama" / "models"
+    return Path(own) if own else home() / ".ollama" / "models"
 
 
 def models() -> Iterator[Found]:
@@ -116,8 +118,7 @@ def _blob(root: Path, digest: object) -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    with path.open("rb") as file:
-        data = file.read(_MAX_MANIFEST_BYTES + 1)
+    data = read_regular(path)
     try:
         manifest = json.loads(data) if len(data) <= _MAX_MANIFEST_BYTES else None
     except (ValueError, RecursionError):

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pie_cli.folders import data_folder
+from pie_cli.folders import data_folder, home
 from pie_cli.models.gguf.files import gguf_files, parts_of
 from pie_cli.models.stores.found import GGUF, SAFETENSORS, Found, Store, size_of
+from pie_cli.regular import read_regular
 
 _REPOSITORY: Final = "models--"
 _QUANTISATION: Final = re.compile(
@@ -32,8 +33,8 @@ def own_models() -> Iterator[Found]:
 def lm_studio_folders() -> tuple[Path, ...]:
     """Return the folders of LM Studio's models, today's and the one of its first versions."""
     return (
-        Path.home() / ".lmstudio" / "models",
-        Path.home() / ".cache" / "lm-studio" / "models",
+        home() / ".lmstudio" / "models",
+        home() / ".cache" / "lm-studio" / "models",
     )
 
 
@@ -55,9 +56,9 @@ def llama_cpp_folders() -> tuple[Path, ...]:
     if own:
         return (Path(own),)
     if sys.platform == "darwin":
-        return (Path.home() / "Library" / "Caches" / "llama.cpp",)
+        return (home() / "Library" / "Caches" / "llama.cpp",)
     root = os.environ.get("XDG_CACHE_HOME")
-    return ((Path(root) if root else Path.home() / ".cache") / "llama.cpp",)
+    return ((Path(root) if root else home() / ".cache") / "llama.cpp",)
 
 
 def llama_cpp_models() -> Iterator[Found]:
@@ -90,7 +91,7 @@ def _snapshot(repository: Path) -> Path | None:
     """Return the snapshot that `main` stands for, else the newest one."""
     snapshots = repository / "snapshots"
     try:
-        commit = (repository / "refs" / "main").read_text(encoding="ascii").strip()
+        commit = read_regular(repository / "refs" / "main", 1 << 20).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         commit = ""
     if re.fullmatch(r"[0-9a-f]{40}", commit) and (snapshots / commit).is_dir():
