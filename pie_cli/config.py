@@ -7,8 +7,8 @@ from typing import Final
 from pie_cli.errors import DeviceError, InputError
 from pie_cli.plan import strategies
 
-DEFAULT_MODEL: Final = "pie-nano"
-"""The embedded model: what every command uses without `--model`."""
+DEFAULT_MODEL: Final = "auto"
+"""The best model at hand: what every command uses without `--model`."""
 
 COMPARISONS: Final = ("full", "prefix", "none")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
@@ -23,7 +23,7 @@ class Settings:
     """What a session needs to know besides the text; validated on construction.
 
     Attributes:
-        model: alias, local folder or hub name.
+        model: alias, local folder, GGUF file or hub name; "auto" for the best at hand.
         device: "auto", "cpu", "cuda", "cuda:N", "mps", or "map" for all there are.
         dtype: "auto", "float32", "bfloat16" or "float16".
         strategy: how an edit becomes a plan: a name that `strategies.parse` reads.

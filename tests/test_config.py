@@ -11,7 +11,7 @@ from pie_cli.plan.strategies import BENCHED
 
 def test_defaults_are_valid_and_fixed():
     settings = Settings()
-    assert settings.model == "pie-nano"
+    assert settings.model == "auto"
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.model = "other"
 

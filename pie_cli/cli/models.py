@@ -5,12 +5,21 @@ import time
 from dataclasses import dataclass
 
 from pie_cli.cli.render import Renderer
-from pie_cli.config import Settings
+from pie_cli.config import DEFAULT_MODEL, Settings
 from pie_cli.editable import PreparedModel, prepare
+from pie_cli.models.choice import EMBEDDED, advised
 from pie_cli.models.loading import load
+from pie_cli.models.machine import examine
 from pie_cli.timing import elapsed_ms
 
 _log = logging.getLogger(__name__)
+
+
+def advice() -> str:
+    """Say which command gets a better model for this machine."""
+    machine = examine()
+    name = advised(machine.threads, machine.free_bytes, [gpu.free_bytes for gpu in machine.gpus])
+    return f"`pie models pull {name}` gets a better one for this machine"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +45,10 @@ def open_model(settings: Settings, renderer: Renderer, *, random_weights: bool =
         model = prepare(loaded)
     if model.notice:
         renderer.note(model.notice)
+    if settings.model == DEFAULT_MODEL and model.name == EMBEDDED:
+        renderer.note(
+            f"{EMBEDDED} is a demonstration model: its lines are seldom right; {advice()}"
+        )
     load_ms = elapsed_ms(began, time.perf_counter())
     _log.info("loaded %s on %s in %s: %.0f ms", model.name, model.device, model.dtype, load_ms)
     return Opened(model, load_ms)

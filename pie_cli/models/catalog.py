@@ -8,8 +8,9 @@ from typing import Final
 
 from pie_cli.errors import ModelError
 from pie_cli.models.cache import OnDisk, Presence, look_up
+from pie_cli.models.choice import EMBEDDED
 from pie_cli.models.known import KNOWN, KnownModel, Shape
-from pie_cli.models.registry import EMBEDDED, EMBEDDED_FOLDER, resolve
+from pie_cli.models.registry import EMBEDDED_FOLDER, resolve
 from pie_cli.models.stores.package import PACKAGED
 
 ITEM_BYTES: Final[Mapping[str, int]] = MappingProxyType({"float32": 4, "bfloat16": 2})

@@ -8,17 +8,17 @@ from typing import Any, Final, TypeAlias, TypeVar
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from pie_cli.config import DTYPES, check_dtype
+from pie_cli.config import DEFAULT_MODEL, DTYPES, check_dtype
 from pie_cli.errors import CacheCapacityError, DeviceError, ModelError, PieError
 from pie_cli.models import hub
 from pie_cli.models import random_weights as random_models
 from pie_cli.models.checkpoint import Checkpoint, inspect_folder, read_json, verify_checksums
+from pie_cli.models.choice import EMBEDDED
 from pie_cli.models.devices import available_bytes, can_map, pick_device
 from pie_cli.models.faults import check_config, explain, quantization
 from pie_cli.models.plausible import check_counts, check_sizes
 from pie_cli.models.quiet import Progress, hushed
 from pie_cli.models.registry import (
-    EMBEDDED,
     EMBEDDED_FOLDER,
     ModelSource,
     Origin,
@@ -83,7 +83,7 @@ class LoadedModel:
 
 
 def load(
-    name: str = EMBEDDED,
+    name: str = DEFAULT_MODEL,
     device: str = "auto",
     dtype: str = "auto",
     *,
@@ -95,7 +95,8 @@ def load(
     """Load a model by its name.
 
     Args:
-        name: the embedded model, an alias, a local folder or a name on the hub.
+        name: an alias, a local folder, a GGUF file or a name on the hub; by default the best at
+            hand.
         device: "auto" takes CUDA before MPS before the CPU, "map" all there are.
         dtype: "auto" is float32 on the CPU, elsewhere the checkpoint's own.
         trust_remote_code: whether code from the model's repository may run.

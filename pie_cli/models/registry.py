@@ -14,13 +14,13 @@ from typing import Final
 
 from pie_cli.config import DEFAULT_MODEL
 from pie_cli.errors import ModelError
+from pie_cli.models.choice import EMBEDDED, best_at_hand
 from pie_cli.models.gguf.files import SUFFIX, gguf_files, is_gguf
 from pie_cli.models.known import KNOWN, Shape
 from pie_cli.models.stores.found import GGUF, Found
 from pie_cli.models.stores.lookup import all_models, find, suggest
 from pie_cli.models.stores.package import PACKAGED
 
-EMBEDDED: Final = DEFAULT_MODEL
 EMBEDDED_FOLDER: Final = Path(__file__).parent / "nano"
 
 ALIASES: Final[Mapping[str, str]] = MappingProxyType(
@@ -69,17 +69,17 @@ class ModelSource:
 def remedy() -> str:
     """Return the advice that every unusable name gets: what would work instead."""
     return (
-        f"leave --model out for the embedded {EMBEDDED}, or give a local folder, a GGUF file, "
-        "a hub name, or an alias from `pie models`"
+        f"leave --model out for the best at hand, at least {EMBEDDED}, or give a local folder, a "
+        "GGUF file, a hub name, or an alias from `pie models`"
     )
 
 
 def resolve(name: str) -> ModelSource:
     """Say what a model's name means, without touching the network.
 
-    The embedded model and the aliases go first, then an existing folder or file, then what other
-    tools keep on this disk by their names, then the hub; `./name` reaches a folder that is called
-    like an alias.
+    The best at hand, the embedded model and the aliases go first, then an existing folder or file,
+    then what other tools keep on this disk by their names, then the hub; `./name` reaches a folder
+    that is called like an alias.
 
     Args:
         name: as the user gave it.
@@ -88,6 +88,8 @@ def resolve(name: str) -> ModelSource:
         ModelError: a path where no folder is, a model in a format that is not read, or a name that
             is on no disk and cannot be one on the hub, or is most likely mistyped.
     """
+    if name == DEFAULT_MODEL:
+        name = best_at_hand()
     if name == EMBEDDED:
         return ModelSource(name, Origin.EMBEDDED, str(EMBEDDED_FOLDER))
     if name in ALIASES:
