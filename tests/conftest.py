@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pie_cli.editable import PreparedModel, prepare
 from pie_cli.models.loading import load
-from pie_cli.models.nano.tokenizer import save_tokenizer, train_tokenizer
+from pie_cli.models.nano.recipe.tokenizer import save_tokenizer, train_tokenizer
 
 # Tiny matrices gain nothing from threads, and lose much on a machine that has other work.
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from pie_cli.editable import PreparedModel, prepare
 from pie_cli.engine.plain.model import whole_logits
 from pie_cli.errors import ModelError
 from pie_cli.models.loading import load
-from pie_cli.models.nano.tokenizer import save_tokenizer, train_tokenizer
+from pie_cli.models.nano.recipe.tokenizer import save_tokenizer, train_tokenizer
 from pie_cli.session import EditSession
 from tests.conftest import SOURCE, WINDOW
 from tests.engine.families import FALLING_BACK, build, rotating

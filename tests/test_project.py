@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pie_cli"
 
 HOMES = {
-    "rich": ["cli/render.py", "models/nano/*"],
+    "rich": ["cli/render.py", "models/nano/recipe/*"],
     "watchdog": ["watching/system.py"],
     "unidiff": ["text/patches.py"],
     "pathspec": ["watching/ignoring.py"],
@@ -21,7 +21,7 @@ HOMES = {
         "models/stores/lookup.py",
         "text/matching.py",
         "evaluation/runs/metrics.py",
-        "models/nano/*",
+        "models/nano/recipe/*",
     ],
     "accelerate": ["evaluation/runs/sharing.py"],
     "gguf": ["models/gguf/*"],
@@ -36,7 +36,7 @@ HOMES = {
         "engine/plain/model.py",
         "models/*",
         "models/gguf/*",
-        "models/nano/*",
+        "models/nano/recipe/*",
     ],
     "matplotlib": ["evaluation/report/figures.py"],
     "pyarrow": ["evaluation/cases/records.py"],

@@ -43,7 +43,7 @@ class Family:
 
 
 FAMILIES: Final = (
-    # Its recipe puts the comment before the tokens (models/nano/stream.py).
+    # Its recipe puts the comment before the tokens (models/nano/recipe/stream.py).
     Family(
         "pie-nano",
         ("<|fim_begin|>", "<|fim_hole|>", "<|fim_end|>"),

@@ -11,7 +11,7 @@ from pie_cli.cli.app import app
 from pie_cli.cli.render import Renderer
 from pie_cli.errors import ExitCode
 from pie_cli.models.machine import examine
-from pie_cli.models.nano.tokenizer import save_tokenizer, train_tokenizer
+from pie_cli.models.nano.recipe.tokenizer import save_tokenizer, train_tokenizer
 from tests.conftest import SOURCE, WINDOW
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from pie_cli.models.nano import train as training
-from pie_cli.models.nano.stream import File
-from pie_cli.models.nano.tokenizer import train_tokenizer
+from pie_cli.models.nano.recipe import train as training
+from pie_cli.models.nano.recipe.stream import File
+from pie_cli.models.nano.recipe.tokenizer import train_tokenizer
 
 TINY = {
     "hidden_size": 32,

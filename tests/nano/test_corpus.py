@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pie_cli.models.nano import corpus
+from pie_cli.models.nano.recipe import corpus
 
 CODE = "".join(f"def function_{n}(argument):\n    return argument + {n}\n\n" for n in range(30))
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pie_cli.errors import ModelError
 from pie_cli.models import loading, registry
 from pie_cli.models.loading import load
-from pie_cli.models.nano.corpus import is_held_out, is_permissive
+from pie_cli.models.nano.recipe.corpus import is_held_out, is_permissive
 from pie_cli.models.registry import EMBEDDED_FOLDER
 
 MAX_BYTES = 40_000_000

@@ -8,7 +8,13 @@ import pytest
 from tokenizers import Tokenizer
 
 from pie_cli.errors import InputError
-from pie_cli.models.nano.stream import File, Stream, cut_at_characters, cut_at_lines, cut_windows
+from pie_cli.models.nano.recipe.stream import (
+    File,
+    Stream,
+    cut_at_characters,
+    cut_at_lines,
+    cut_windows,
+)
 
 LENGTH = 160
 

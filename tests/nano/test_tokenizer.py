@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from pie_cli.models.nano.tokenizer import SPECIAL_TOKENS, save_tokenizer, special_ids
+from pie_cli.models.nano.recipe.tokenizer import SPECIAL_TOKENS, save_tokenizer, special_ids
 from pie_cli.models.registry import EMBEDDED_FOLDER
 from pie_cli.prompt.cuts import Cuts
 

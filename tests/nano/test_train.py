@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from pie_cli.models.checkpoint import verify_checksums
 from pie_cli.models.loading import load
-from pie_cli.models.nano import train as training
-from pie_cli.models.nano.tokenizer import save_tokenizer
+from pie_cli.models.nano.recipe import train as training
+from pie_cli.models.nano.recipe.tokenizer import save_tokenizer
 
 SCHEDULE = "64:4096,128:2048"
 

@@ -1,6 +1,6 @@
 """Collect the training corpus of pie-nano from the Python packages installed on a machine.
 
-    python -m pie_cli.models.nano.corpus OUT.jsonl.gz [--site DIR]... [--held-out DIR]
+    python -m pie_cli.models.nano.recipe.corpus OUT.jsonl.gz [--site DIR]... [--held-out DIR]
 
 Takes the standard library and every distribution whose metadata names a permissive licence; leaves
 out vendored, generated and data-like files, duplicates, and everything that belongs to the projects
@@ -272,7 +272,7 @@ def write_corpus(out: Path, sources: Iterable[Source], held_out: Iterable[str]) 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m pie_cli.models.nano.corpus",
+        prog="python -m pie_cli.models.nano.recipe.corpus",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,6 +1,6 @@
 """Train pie-nano.
 
-    python -m pie_cli.models.nano.train CORPUS.jsonl.gz TOKENIZER_DIR RUN_DIR [options]
+    python -m pie_cli.models.nano.recipe.train CORPUS.jsonl.gz TOKENIZER_DIR RUN_DIR [options]
 
 Runs on one CUDA GPU or on CPU, in bfloat16 (master weights float32). A checkpoint is written every
 `--save-minutes`, at the end and on Ctrl-C; the same command continues from it, with the same data
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pie_cli.errors import InputError, PieError
-from pie_cli.models.nano.stream import Stream, read_files
+from pie_cli.models.nano.recipe.stream import Stream, read_files
 
 SHAPES = {
     "small": {
@@ -168,7 +168,9 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise InputError(f"there is no {path}", "make one: python -m pie_cli.models.nano.tokenizer")
+        raise InputError(
+            f"there is no {path}", "make one: python -m pie_cli.models.nano.recipe.tokenizer"
+        )
     return Tokenizer.from_file(str(path))
 
 
@@ -356,7 +358,7 @@ class _StopOnSignal:
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m pie_cli.models.nano.train",
+        prog="python -m pie_cli.models.nano.recipe.train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -25,7 +25,13 @@ from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
 from pie_cli.errors import InputError
-from pie_cli.models.nano.tokenizer import END_OF_TEXT, FIM_BEGIN, FIM_END, FIM_HOLE, special_ids
+from pie_cli.models.nano.recipe.tokenizer import (
+    END_OF_TEXT,
+    FIM_BEGIN,
+    FIM_END,
+    FIM_HOLE,
+    special_ids,
+)
 
 CHARS_PER_TOKEN = 3.5
 FIM_SHARE = 0.5
@@ -63,7 +69,7 @@ def read_files(corpus: Path) -> list[File]:
     """
     if not corpus.is_file():
         raise InputError(
-            f"no corpus at {corpus}", "build one: python -m pie_cli.models.nano.corpus"
+            f"no corpus at {corpus}", "build one: python -m pie_cli.models.nano.recipe.corpus"
         )
     with gzip.open(corpus, "rt", encoding="utf-8") as stream:
         files = [File(**json.loads(line)) for line in stream]

@@ -1,6 +1,6 @@
 """Train pie-nano's tokenizer: byte-level BPE over code, a newline always a token of its own.
 
-python -m pie_cli.models.nano.tokenizer CORPUS.jsonl.gz OUT_DIR [--vocab 8192]
+python -m pie_cli.models.nano.recipe.tokenizer CORPUS.jsonl.gz OUT_DIR [--vocab 8192]
 """
 
 import argparse
@@ -87,7 +87,7 @@ def read_texts(corpus: Path, every: int = 1) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m pie_cli.models.nano.tokenizer",
+        prog="python -m pie_cli.models.nano.recipe.tokenizer",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,0 +1,1 @@
+"""How pie-nano was made; not part of an installation."""
