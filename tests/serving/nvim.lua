@@ -13,7 +13,7 @@ local id = vim.lsp.start({
   name = "pie",
   cmd = { python, "-m", "pie_cli", "lsp" },
   root_dir = vim.fs.dirname(file),
-  init_options = { model = model, maxTokens = 8, device = "cpu" },
+  init_options = { model = model, maxTokens = 8, device = "cpu", strategy = "pie+seam:8" },
   handlers = {
     ["pie/status"] = function(_, status)
       ready = ready or status.state == "ready"

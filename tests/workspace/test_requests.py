@@ -30,7 +30,9 @@ class Desk:
 
     def __init__(self, model: EditableModel, pause_s: float = 0.0, **settings: Any) -> None:
         self.documents = Documents()
-        options = Settings(max_tokens=6, **{"compare": "prefix", **settings})
+        # With a budget of its own: a tiny model computes all again within milliseconds.
+        named = {"compare": "prefix", "strategy": "pie+seam:8", **settings}
+        options = Settings(max_tokens=6, **named)
         self.pool = SessionPool(model, options, 1 << 30)
         context = Context(
             self.documents, (), keeps_changed=False, budget_tokens=0, show=lambda path: path.name
@@ -228,7 +230,8 @@ def test_context_that_is_brought_along_counts(desk: Desk) -> None:
     assert prediction.context == ("other.py",)
 
 
-def test_enough_ends_the_line_and_is_an_answer(desk: Desk) -> None:
+def test_enough_ends_the_line_and_is_an_answer(tiny_model: EditableModel) -> None:
+    desk = Desk(tiny_model, compare="none")
     desk.documents.change(A, SOURCE, 1)
     desk.until_idle()
     request = desk.ask(enough=lambda: True)
