@@ -384,6 +384,7 @@ def doctor(
 
 
 app.command()(servers.lsp)
+app.command()(servers.serve)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import typer
 
 from pie_cli.cli import options
 from pie_cli.cli.reporting import importing, reporting
-from pie_cli.config import Settings
+from pie_cli.config import COMPARISONS, Settings
 from pie_cli.errors import ExitCode
 from pie_cli.settings.keys import KEYS
 from pie_cli.settings.sources import Found
@@ -83,6 +83,70 @@ def lsp(
         code = run(given, port)
     if code:
         raise typer.Exit(ExitCode.FAILURE)
+
+
+def serve(
+    model: options.Model = Settings.model,
+    strategy: options.Strategy = Settings.strategy,
+    compare: Annotated[
+        str,
+        typer.Option(
+            "--compare", help="What is recomputed in idle time.", metavar="|".join(COMPARISONS)
+        ),
+    ] = "prefix",
+    max_tokens: options.MaxTokens = Settings.max_tokens,
+    latency: options.Latency = Settings.latency,
+    context_tokens: options.ContextTokens = None,
+    cache_memory: options.CacheMemory = None,
+    device: options.Device = Settings.device,
+    dtype: options.Dtype = Settings.dtype,
+    trust_remote_code: options.TrustRemoteCode = False,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", help="Address to listen at; others than this machine's need a token."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", help="Port to listen at; 0 for any.", metavar="N")
+    ] = 8012,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            help="What clients have to show; better said by PIE_TOKEN, which nobody else sees.",
+            metavar="TEXT",
+            show_default=False,
+        ),
+    ] = None,
+    _quiet: options.Quiet = False,
+    _verbose: options.Verbose = False,
+    _log_file: options.LogFile = None,
+    debug: options.Debug = False,
+) -> None:
+    """Serve plugins over HTTP, as llama.cpp's server does."""
+    with reporting(debug=debug):
+        from pie_cli.serving.setup import CHUNK_TOKENS
+
+        settings = Settings(
+            model,
+            device,
+            dtype,
+            strategy,
+            compare,
+            max_tokens=max_tokens,
+            context_tokens=context_tokens,
+            latency=latency,
+            chunk_tokens=CHUNK_TOKENS,
+            trust_remote_code=trust_remote_code,
+        )
+        with importing():
+            from pie_cli.cli.serve import run
+            from pie_cli.serving.worker import Serving
+
+        # What comes before a text, the client says.
+        serving = Serving(settings, cache_memory=cache_memory, keeps_changed=False)
+        run(serving, host, port, token)
 
 
 def _given(context: typer.Context, values: dict[str, object]) -> dict[str, Found]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pie_cli.config import Settings
 from pie_cli.serving.worker import Serving
 from pie_cli.settings.keys import EDITING, GENERAL
 from pie_cli.settings.sources import Found
+
+CHUNK_TOKENS: Final = 128
+"""Tokens between two looks for a request while idle time is used: one waits for a chunk at most."""
 
 _OF_SESSIONS = {key.name for key in (*GENERAL, *EDITING)} - {
     "context",
@@ -30,6 +33,7 @@ def from_found(found: Mapping[str, Found]) -> Serving:
     }
     if found["compare"].source == "default":
         values["compare"] = "prefix"
+    values["chunk_tokens"] = CHUNK_TOKENS
     own = {name: one.value for name, one in found.items()}
     context = own["context"]
     budget, memory, pause = own["context-budget"], own["cache-memory"], own["pause-ms"]

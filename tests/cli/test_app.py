@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pie_cli.cli.app import app, importing
 from pie_cli.errors import ExitCode
 
-NAMES = ["watch", "complete", "bench", "eval", "demo", "doctor", "lsp", "config", "models"]
+NAMES = ["watch", "complete", "bench", "eval", "demo", "doctor", "lsp", "serve", "config", "models"]
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
