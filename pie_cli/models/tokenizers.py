@@ -1,8 +1,9 @@
 """A model's tokenizer: loaded as it was saved, checked against the model, its special ids."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -10,6 +11,10 @@ from pie_cli.errors import ModelError, PieError
 from pie_cli.models.checkpoint import read_json
 from pie_cli.models.faults import one_line
 from pie_cli.models.gguf.files import ORIGIN
+from pie_cli.regular import read_regular
+
+_PREFIX: Final = re.compile(rb'"continuing_subword_prefix"\s*:\s*"[^"]')
+_SAMPLE: Final = "def f(x, y):\n    return x + y  # ½ 日本\n"
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -25,16 +30,22 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
         trust_remote_code
     ):
         raise ModelError(f"{folder} has no tokenizer.json", "save the tokenizer with the model")
+    _check_prefix(folder / "tokenizer.json")
     try:
         tokenizer = loader.from_pretrained(
             str(folder),
             trust_remote_code=trust_remote_code,
             local_files_only=not trust_remote_code,
         )
+        if isinstance(tokenizer, PreTrainedTokenizerFast):
+            _try_out(tokenizer)
     except PieError:
         raise
-    except Exception as error:
-        # Rust's tokenizer raises bare Exceptions, converters whatever they meet.
+    except BaseException as error:
+        # Rust's tokenizer raises bare Exceptions, converters whatever they meet; a panic is not
+        # even an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ModelError(
             f"the tokenizer in {folder} cannot be loaded: {one_line(error)}",
             "save the tokenizer with the model again, as tokenizer.json",
@@ -44,6 +55,36 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
             f"the tokenizer in {folder} has no fast version", "convert it to tokenizer.json"
         )
     return tokenizer
+
+
+def _check_prefix(file: Path) -> None:
+    """Refuse merges that lack the prefix of their second part: tokenizers would abort on them.
+
+    Raises:
+        ModelError: so it is, or the file cannot be read.
+    """
+    if not file.exists() or not _PREFIX.search(read_regular(file)):
+        return
+    model = read_json(file).get("model")
+    fields = model if isinstance(model, dict) else {}
+    prefix, merges = fields.get("continuing_subword_prefix"), fields.get("merges")
+    for merge in merges if isinstance(merges, list) else ():
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        second = parts[1] if isinstance(parts, list) and len(parts) > 1 else None
+        if not isinstance(second, str) or not second.startswith(str(prefix)):
+            raise ModelError(
+                f"{file} has merges that do not continue with {prefix!r}",
+                "save the tokenizer with the model again",
+            )
+
+
+def _try_out(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Encode a line: some damaged tokenizers load, and fail on the first text."""
+    backend = tokenizer.backend_tokenizer
+    # A prompt is never cut or filled up by the tokenizer, whatever its file says.
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode(_SAMPLE)
 
 
 def check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:

@@ -176,6 +176,46 @@ def test_tables_that_no_memory_holds(checkpoint: Path):
     assert "numbers in tables" in refusal(checkpoint)
 
 
+def edit_tokenizer(folder: Path, **changes: dict[str, object]) -> None:
+    value = json.loads((folder / "tokenizer.json").read_text())
+    for key, change in changes.items():
+        value[key] = {**(value[key] or {}), **change}
+    (folder / "tokenizer.json").write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize("prefix", ["x", "##", "é"])
+def test_merges_without_their_prefix_would_abort_the_process(checkpoint: Path, prefix: str):
+    edit_tokenizer(checkpoint, model={"continuing_subword_prefix": prefix})
+    assert "do not continue with" in refusal(checkpoint)
+
+
+def test_a_tokenizer_neither_cuts_nor_fills_up(checkpoint: Path):
+    text = "def add(a, b):\n" * 9
+    whole = load(str(checkpoint), device="cpu").tokenizer(text)["input_ids"]
+    cut = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    filled = {
+        "strategy": {"Fixed": 10**9},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<|end|>",
+    }
+    edit_tokenizer(checkpoint, truncation=cut, padding=filled)
+    assert load(str(checkpoint), device="cpu").tokenizer(text)["input_ids"] == whole
+
+
+def test_a_panic_of_the_tokenizer_is_one_line(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    class PanicException(BaseException):
+        """What Rust's panics become, which no `except Exception` takes."""
+
+    def panic(_: object) -> None:
+        raise PanicException("range end index out of range")
+
+    monkeypatch.setattr("pie_cli.models.tokenizers._try_out", panic)
+    assert "range end index" in refusal(checkpoint)
+
+
 def test_a_python_without_docstrings_is_told_to_keep_them(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loading, "__doc__", None)
     with pytest.raises(PieError, match="docstrings") as caught:
