@@ -28,9 +28,8 @@ class Settings:
         dtype: "auto", "float32", "bfloat16" or "float16".
         strategy: how an edit becomes a plan: a name that `strategies.parse` reads.
         compare: what the comparison run recomputes: all, what follows the first change, nothing.
-        at: where the prediction begins: "edit", "end", "LINE" or "LINE:COL", counted from 1; None
-            for "edit" where the model fills in a middle, else "end".
-        max_tokens: most tokens in a predicted line.
+        at: where the prediction begins: "edit", "end", "LINE" or "LINE:COL", counted from 1.
+        max_tokens: most tokens for each predicted line.
         context_tokens: longest prompt in tokens; None for the model's window.
         debounce_ms: quiet time after which a burst of file events counts as one save.
         chunk_tokens: tokens a chunk of the comparison run encodes between two looks for a new save;
@@ -38,6 +37,9 @@ class Settings:
         trust_remote_code: whether code from a model's repository may run.
         latency: milliseconds to the first token, which repair may fill where a strategy sets no
             budget.
+        lines: most lines of a prediction; it ends earlier where their block does.
+        line_margin: by how much the logit of a token that goes on with the line at the end of an
+            edit must be above that of the best one that ends it; else the line is done.
 
     Raises:
         InputError: a value that an option cannot take.
@@ -49,13 +51,15 @@ class Settings:
     dtype: str = "auto"
     strategy: str = strategies.DEFAULT_STRATEGY
     compare: str = "full"
-    at: str | None = None
+    at: str = "edit"
     max_tokens: int = 64
     context_tokens: int | None = None
     debounce_ms: int = 30
     chunk_tokens: int | None = None
     trust_remote_code: bool = False
     latency: int = 100
+    lines: int = 1
+    line_margin: float = 2.5
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
@@ -63,11 +67,12 @@ class Settings:
         check_dtype(self.dtype)
         strategies.check(self.strategy)
         _check_choice("comparison", self.compare, COMPARISONS)
-        if self.at is not None and not _CURSOR.fullmatch(self.at):
+        if not _CURSOR.fullmatch(self.at):
             raise InputError(
                 f"{self.at!r} is not a place in a file",
                 'use "edit", "end", LINE or LINE:COL, from 1 on',
             )
+        _check_minimum("lines", self.lines, 1)
         _check_minimum("max_tokens", self.max_tokens, 1)
         _check_minimum("latency", self.latency, 0)
         _check_minimum("debounce_ms", self.debounce_ms, 0)

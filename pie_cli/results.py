@@ -62,7 +62,8 @@ class Prediction:
     """The answer to one text.
 
     Attributes:
-        text: the predicted line; blank lines before it kept; empty when there is nothing to add.
+        text: the predicted line, or several; blank lines before it kept; empty when there is
+            nothing to add.
         at: where it begins.
         strategy: of the plan that was executed.
         exact: whether every token of the prompt is as full recompute would have it.
@@ -76,6 +77,8 @@ class Prediction:
         context: paths of the other files that are in the prompt.
         token_ids: of the line as generated, what healing took back and the line's end included.
         margins: of each of these, by how much its logit was above that of the next best token.
+        completes_line: whether the text goes on with the line at `at`; else it is lines of its
+            own, before that line.
     """
 
     text: str
@@ -93,6 +96,7 @@ class Prediction:
     context: tuple[str, ...] = ()
     token_ids: tuple[int, ...] = ()
     margins: tuple[float, ...] = ()
+    completes_line: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ class Comparison:
     Attributes:
         strategy: full (from token 0) or prefix (from the first changed or stale token).
         text: its prediction.
-        agrees: whether that equals the prediction it was compared with.
+        at: where it begins.
+        completes_line: as in `Prediction`.
+        agrees: whether it is the prediction that it was compared with.
         timings_ms: tokenizing, the chunks' compute without the pauses between them, decoding.
         speedup: its times over the prediction's.
         token_ids: of its line, as in `Prediction`.
@@ -111,6 +117,8 @@ class Comparison:
 
     strategy: str
     text: str
+    at: Position
+    completes_line: bool
     agrees: bool
     timings_ms: Timings
     speedup: Speedup

@@ -14,11 +14,11 @@ from time import perf_counter
 from typing import TypeAlias
 
 from pie_cli.config import Settings
+from pie_cli.decoder import LineDecoder
 from pie_cli.editable import EditableModel
 from pie_cli.engine.protocol import (
     Decoding,
     Engine,
-    ForcedPrefix,
     Line,
     RecomputeStep,
     ShouldStop,
@@ -50,12 +50,15 @@ class _State:
         stale_from: every token before it is as full recompute would have it.
         changed_from: first token that the last edit made fresh.
         last: the prediction made from it.
+        place, decoding: where and how it was decoded.
         draft: token ids of that prediction, the next one's draft.
         last_draft: the draft that it had itself.
     """
 
     engine: Engine
     prompt: Prompt
+    place: Place
+    decoding: Decoding
     stale_from: int = 0
     changed_from: int = 0
     last: Prediction | None = None
@@ -85,24 +88,20 @@ class EditSession:
         self.path = path
         self.settings = settings or Settings()
         # The predicted line has to fit after the prompt.
-        budget = model.window - self.settings.max_tokens
+        self._decoder = LineDecoder(model, path, self.settings)
+        max_tokens = self._decoder.max_tokens
+        budget = model.window - max_tokens
         if budget < 1:
             raise CacheCapacityError(
-                f"a line of {self.settings.max_tokens} tokens leaves no room for text in the window"
+                f"a prediction of {max_tokens} tokens leaves no room for text in the window"
                 f" of {model.name}: {model.window}",
-                "lower --max-tokens",
+                "lower --max-tokens" + " or --lines" * (self.settings.lines > 1),
             )
         if self.settings.context_tokens is not None:
             budget = min(budget, self.settings.context_tokens)
-        fim = model.fim
-        self._prompts = PromptBuilder(model.tokenizer, model.bos_id, path, budget, fim)
-        self._decoding = Decoding(
-            model.tokenizer.decode_continuation,
-            model.eos_ids | (fim.stop_ids if fim else frozenset()),
-            self.settings.max_tokens,
-        )
+        self._prompts = PromptBuilder(model.tokenizer, model.bos_id, path, budget, model.fim)
         # Text and cursor outlive a failure, which costs the cache: they move with the next edit.
-        self._cursor = Cursor.parse(self.settings.at or ("edit" if fim else "end"))
+        self._cursor = Cursor.parse(self.settings.at)
         self._strategy = parse(self.settings.strategy)
         self._strategy_name = self._strategy.name
         self._text: str | None = None
@@ -161,7 +160,7 @@ class EditSession:
     ) -> Prediction:
         """Encode a text from scratch and predict.
 
-        A cursor that follows edits is at the end of the text until there is one.
+        A cursor that follows edits is at the end of the last line with content until there is one.
 
         Args:
             text: the file's whole text.
@@ -231,14 +230,16 @@ class EditSession:
         place = cursor.place(text)
         prompt = self._prompt(text, cursor, place, context, state.prompt, edit)
         tokenized = perf_counter()
-        draft = self._draft(state.draft, prompt)
+        draft = self._decoder.draft(state.draft, prompt)
         plan = self._plan(state, prompt, len(draft))
         planned = perf_counter()
-        decoding = replace(self._decoding_of(prompt, cursor), should_stop=should_stop)
+        decoding = self._decoder.decoding(prompt, text, place)
         with self._guarded():
-            line = state.engine.predict(plan, prompt.token_ids, decoding, draft)
+            line = state.engine.predict(
+                plan, prompt.token_ids, replace(decoding, should_stop=should_stop), draft
+            )
             # Guarded as well: an interrupt in between must not leave this cache with the old text.
-            state.prompt = prompt
+            state.prompt, state.place, state.decoding = prompt, place, decoding
             state.changed_from = plan.changed_from
             state.stale_from = plan.stale_from(state.stale_from)
             self._text, self._cursor, self._context = text, cursor, context
@@ -253,7 +254,7 @@ class EditSession:
             first_token=elapsed_ms(began, line.first_token_at),
             line=elapsed_ms(began, line.ended_at),
         )
-        return _predicted(state, line, draft, plan, place.position, timings, edit)
+        return _predicted(state, line, draft, plan, timings, edit)
 
     def compare(self, should_stop: ShouldStop = never) -> Comparison | None:
         """Recompute the last prompt in place, in ascending chunks, and predict again.
@@ -272,7 +273,7 @@ class EditSession:
             return None
         # What keeps a common prefix only encodes all after the change: also what is exact already.
         start = 0 if self.settings.compare == "full" else min(state.stale_from, state.changed_from)
-        decoding = self._decoding_of(state.prompt, self._cursor)
+        decoding = state.decoding
         draft = state.last_draft[: decoding.max_tokens - 1]
         compute_s, reached = 0.0, 0
         with self._guarded():
@@ -284,7 +285,7 @@ class EditSession:
             line = state.engine.predict_after(state.prompt.token_ids, decoding, draft)
         forward = 1e3 * compute_s + elapsed_ms(line.began_at, line.first_token_at)
         self._keep_snapshots(should_stop)
-        return _compared(self.settings.compare, line, state.last, forward)
+        return _compared(self.settings.compare, state, line, forward)
 
     def fork(self, strategy: str) -> "EditSession":
         """Return a session in the same state with another strategy and a copy of the cache.
@@ -331,8 +332,8 @@ class EditSession:
 
         A byte order mark is no text to a model: after one it writes anything but code.
         """
-        below = None if cursor == Cursor() else text[place.offset :]
-        above = text[: place.offset].removeprefix(BOM) + place.opening
+        below = None if cursor == Cursor() else text[place.resumes :]
+        above = text[: place.offset].removeprefix(BOM)
         edges = last.edges.moved(edit) if last and edit else Edges()
         return self._prompts.build(above, below, edges, context, last, healing=True)
 
@@ -377,35 +378,13 @@ class EditSession:
         if self.model.pace.known or None not in repairs or length <= PROBES[-1]:
             return
         whole = Alignment(length, length, (KeptRun(0, 0, length),))
-        once = replace(self._decoding, max_tokens=1)
+        once = replace(state.decoding, max_tokens=1)
         times = []
         for tokens in PROBES:
             plan = state.engine.plan("pie", whole, range(length - tokens, length - 1))
             lines = [state.engine.predict(plan, state.prompt.token_ids, once) for _ in range(2)]
             times.append(min(elapsed_ms(line.spliced_at, line.first_token_at) for line in lines))
         self.model.pace.learn(PROBES, times)
-
-    def _decoding_of(self, prompt: Prompt, cursor: Cursor) -> Decoding:
-        """Return how the line after a prompt is decoded."""
-        tokenizer, healed = self.model.tokenizer, prompt.healed
-        decoding = replace(self._decoding, rest_of_line=cursor.completes_line)
-        if not healed.token_ids:
-            return decoding
-        forced = ForcedPrefix(
-            healed.text,
-            tokenizer.tokens_starting_with,
-            lambda token_id: tokenizer.pieces((token_id,))[0],
-        )
-        max_tokens = decoding.max_tokens + len(healed.token_ids)
-        return replace(decoding, forced=forced, max_tokens=max_tokens)
-
-    def _draft(self, draft: tuple[int, ...], prompt: Prompt) -> tuple[int, ...]:
-        """Return a draft that spells what healing took back: the last line, or just that."""
-        healed = prompt.healed
-        if not healed.token_ids:
-            return draft
-        spelled = b"".join(self.model.tokenizer.pieces(draft))
-        return draft if spelled.startswith(healed.text.encode()) else healed.token_ids
 
     def _encode_all(
         self,
@@ -421,14 +400,14 @@ class EditSession:
         place = cursor.place(text)
         prompt = self._prompt(text, cursor, place, context)
         tokenized = perf_counter()
-        decoding = self._decoding_of(prompt, cursor)
+        decoding = self._decoder.decoding(prompt, text, place)
         if not predicts:
             decoding = replace(decoding, max_tokens=1)
         length = len(prompt.token_ids)
         plan = make_plan("full", Alignment(0, length, ()))
         with self._guarded():
             engine = self._state.engine if self._state else self._new_engine(length)
-            state = self._state = _State(engine, prompt)
+            state = self._state = _State(engine, prompt, place, decoding)
             engine.begin(length)
             for step in self._recompute(state, 0, never, ()):
                 if on_progress:
@@ -441,11 +420,11 @@ class EditSession:
         decode = elapsed_ms(line.first_token_at, line.ended_at)
         first_token = tokenize + forward
         timings = Timings(tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
-        return _predicted(state, line, (), plan, place.position, timings, Edit(text, text, ()))
+        return _predicted(state, line, (), plan, timings, Edit(text, text, ()))
 
     def _new_engine(self, length: int) -> Engine:
         """Make an engine with room for the line, and for some edits before it has to grow."""
-        capacity = length + length // 8 + self.settings.max_tokens
+        capacity = length + length // 8 + self._decoder.max_tokens
         return self.model.new_engine(min(capacity, self.model.window))
 
     def _keep_snapshots(self, should_stop: ShouldStop) -> None:
@@ -479,7 +458,6 @@ def _predicted(
     line: Line,
     draft: tuple[int, ...],
     plan: Plan,
-    at: Position,
     timings: Timings,
     edit: Edit,
 ) -> Prediction:
@@ -487,7 +465,7 @@ def _predicted(
     stale = plan.length - state.stale_from
     state.last = Prediction(
         text=line.text,
-        at=at,
+        at=_position(state.place, line),
         strategy=plan.strategy,
         exact=stale == 0,
         tokens=TokenCounts(
@@ -503,13 +481,23 @@ def _predicted(
         context=state.prompt.context,
         token_ids=line.token_ids,
         margins=line.margins,
+        completes_line=line.completes_line,
     )
     state.last_draft, state.draft = draft, line.token_ids
     return state.last
 
 
-def _compared(strategy: str, line: Line, prediction: Prediction, forward: float) -> Comparison:
+def _position(place: Place, line: Line) -> Position:
+    """Return where a line begins: a new one below the line that it does not go on with."""
+    if place.begins == "either" and not line.completes_line:
+        return Position(place.position.line + 1, 1)
+    return place.position
+
+
+def _compared(strategy: str, state: _State, line: Line, forward: float) -> Comparison:
     """Set the recompute's times beside the prediction's; both had to tokenize the text."""
+    prediction = state.last
+    assert prediction is not None
     pie = prediction.timings_ms
     decode = elapsed_ms(line.first_token_at, line.ended_at)
     first_token = pie.tokenize + forward
@@ -517,7 +505,10 @@ def _compared(strategy: str, line: Line, prediction: Prediction, forward: float)
     return Comparison(
         strategy=strategy,
         text=line.text,
-        agrees=line.text == prediction.text,
+        at=_position(state.place, line),
+        completes_line=line.completes_line,
+        agrees=line.text == prediction.text
+        and (not line.text or line.completes_line == prediction.completes_line),
         timings_ms=timings,
         speedup=Speedup(timings.first_token / pie.first_token, timings.line / pie.line),
         token_ids=line.token_ids,

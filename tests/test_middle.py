@@ -14,7 +14,9 @@ from pie_cli.errors import CacheCapacityError
 from pie_cli.plan.repair import FRESH_BETWEEN_HOLES
 from pie_cli.prompt.assembly import CONTEXT_SHARE, ContextFile
 from pie_cli.prompt.fim import PSM, SPM
+from pie_cli.results import Prediction
 from pie_cli.session import EditSession
+from pie_cli.text.cursor import Cursor, Position
 from tests.conftest import SOURCE, WINDOW
 from tests.sessions import check, differences, prompt_ids
 
@@ -44,18 +46,27 @@ def inserted(text: str, line: int, new: str) -> str:
 # --- cursors --------------------------------------------------------------------------------------
 
 
+def begins_at(session: EditSession, prediction: Prediction) -> Position:
+    """Return the cursor; the prediction goes on with its line, or is the next one."""
+    assert session.cursor.line is not None or session.text is not None
+    place = session.cursor.place(session.text or "")
+    cursor = place.position
+    below = Position(cursor.line + 1, 1)
+    assert prediction.at == (cursor if prediction.completes_line else below)
+    return cursor
+
+
 def test_the_prediction_follows_the_edits(model: PreparedModel) -> None:
     session = make_session(model)
-    first = session.open(SOURCE)
-    assert (first.at.line, first.at.column) == (len(LINES) + 1, 1)
+    assert begins_at(session, session.open(SOURCE)) == Position(47, 16)
     text = SOURCE
     for line in (4, 30, 9, 47):
         text = inserted(text, line, "value = 1\n")
         prediction = session.update(text)
-        assert (prediction.at.line, prediction.at.column) == (line + 2, 1)
+        assert begins_at(session, prediction) == Position(line + 1, 10)
         check(session, prediction)
     again = session.update(text)
-    assert again.at.line == 49
+    assert begins_at(session, again) == Position(48, 10)
     assert again.tokens.encoded == 1
 
 
@@ -63,14 +74,14 @@ def test_of_several_hunks_the_lowest_counts(model: PreparedModel) -> None:
     session = make_session(model)
     session.open(SOURCE)
     text = inserted(inserted(SOURCE, 30, "low = 1\n"), 4, "high = 1\n")
-    assert session.update(text).at.line == 33
+    assert begins_at(session, session.update(text)) == Position(32, 8)
 
 
-def test_a_deletion_is_predicted_in_its_gap(model: PreparedModel) -> None:
+def test_a_deletion_is_predicted_above_its_gap(model: PreparedModel) -> None:
     session = make_session(model)
     session.open(SOURCE)
     prediction = session.update("".join([*LINES[:8], *LINES[12:]]))
-    assert prediction.at.line == 9
+    assert begins_at(session, prediction) == Position(7, 16)
     check(session, prediction)
 
 
@@ -81,17 +92,17 @@ def test_the_prompt_has_what_stands_on_both_sides(model: PreparedModel) -> None:
     assert session.prompt is not None
     prompt, encode = session.prompt, model.tokenizer.encode
     ids = prompt.token_ids
-    above = encode("".join([*LINES[:4], "value = 1\n"]))
+    above = encode("".join([*LINES[:4], "value = 1"]))
     assert [ids[i] for i in prompt.sides.prefix] == above
     assert [ids[i] for i in prompt.sides.suffix] == encode("".join(LINES[4:]))
     assert ids[prompt.anchor] == above[-1]
 
 
-def test_a_last_line_without_a_newline_is_followed_by_a_new_line(model: PreparedModel) -> None:
+def test_a_last_line_without_a_newline_is_a_line_like_any_other(model: PreparedModel) -> None:
     session = make_session(model)
     session.open("a = 1\nb = 2")
     prediction = session.update("a = 1\nb = 3")
-    assert (prediction.at.line, prediction.at.column) == (3, 1)
+    assert begins_at(session, prediction) == Position(2, 6)
     check(session, prediction)
     assert session.update("a = 1\nb = 3\n").tokens.encoded == 1
 
@@ -106,11 +117,16 @@ def test_every_cursor_equals_that_of_a_new_session(model: PreparedModel, at: str
     check(session, prediction)
     comparison = session.compare()
     assert comparison is not None
-    place = "5" if at == "edit" else at if at == "end" else str(prediction.at.line)
-    if ":" in at:
-        place += f":{prediction.at.column}"
-    other = make_session(model, at=place)
-    reference = other.open(text)
+    if at == "edit":
+        other = make_session(model)
+        other.prime(text, at=Cursor(3, 5, follows_edits=True))
+        reference = other.update(text)
+    else:
+        place = at if at == "end" else str(prediction.at.line)
+        if ":" in at:
+            place += f":{prediction.at.column}"
+        other = make_session(model, at=place)
+        reference = other.open(text)
     assert prompt_ids(session) == prompt_ids(other)
     assert comparison.text == reference.text
 
@@ -127,13 +143,10 @@ def test_a_column_moves_with_what_is_typed_in_its_line(model: PreparedModel) -> 
 
 def test_an_immediate_end_is_nothing_to_add(model: PreparedModel) -> None:
     session = make_session(model)
-    session._decoding = _always_ends(session)
+    everything = frozenset(range(model.tokenizer.vocab_size))
+    session._decoder._decoding = replace(session._decoder._decoding, eos_ids=everything)
     prediction = session.open(SOURCE)
     assert (prediction.text, prediction.stopped_by) == ("", "end")
-
-
-def _always_ends(session: EditSession) -> Any:
-    return replace(session._decoding, eos_ids=frozenset(range(session.model.tokenizer.vocab_size)))
 
 
 def test_control_tokens_end_a_prediction(model: PreparedModel) -> None:
@@ -142,7 +155,7 @@ def test_control_tokens_end_a_prediction(model: PreparedModel) -> None:
     assert fim.stop_ids >= {
         part for layout in fim.layouts.values() for part in layout if isinstance(part, int)
     }
-    assert make_session(model)._decoding.eos_ids >= fim.stop_ids
+    assert make_session(model)._decoder._decoding.eos_ids >= fim.stop_ids
 
 
 # --- the hole ------------------------------------------------------------------------------------
@@ -266,8 +279,9 @@ def test_a_long_file_is_cut_on_both_sides(model: PreparedModel) -> None:
     assert prediction.window_dropped_below > 0
     edges = session.prompt.edges
     assert edges.bottom is not None
-    assert prediction.window_dropped_below == text.count("\n") - edges.bottom
-    above = "".join(text.splitlines(keepends=True)[edges.top : 25])
+    # The line end at the cursor is in neither part.
+    assert prediction.window_dropped_below == text.count("\n") - 1 - edges.bottom
+    above = "".join(text.splitlines(keepends=True)[edges.top : 25]).removesuffix("\n")
     assert session.prompt.parts["prefix"].text == above
 
 
@@ -350,9 +364,10 @@ def test_odd_files_are_edited_like_any_other(model: PreparedModel, text: str, at
     for before, after in pairwise(states):
         prediction = session.update(after)
         check(session, prediction)
-        assert prediction.at.line <= after.count("\n") + 1 + (at == "edit")
+        begun = at == "edit" and not prediction.completes_line
+        assert prediction.at.line <= after.count("\n") + 1 + begun
         if at == "edit" and after == text + "x = 1":
-            assert prediction.at.line == len((before + "x").split("\n")) + 1
+            assert begins_at(session, prediction).line == len((before + "x").split("\n"))
 
 
 def test_a_file_that_shrinks_under_the_cursor(model: PreparedModel) -> None:

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from pie_cli import Edit, EditSession
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
-from pie_cli.engine.decode import Choice, FirstPass, decode_line
+from pie_cli.engine.choosing import Choice
+from pie_cli.engine.decode import FirstPass, decode_line
 from pie_cli.engine.protocol import (
     Capability,
     Decoding,

@@ -14,6 +14,7 @@ from pie_cli.errors import CacheCapacityError, InputError
 from pie_cli.plan.plan import Alignment, make_plan
 from pie_cli.plan.strategies import DEFAULT_STRATEGY
 from pie_cli.session import EditSession
+from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit, LineHunk, diff_lines
 from pie_cli.text.matching import KeptRun
 from tests.conftest import SOURCE
@@ -49,6 +50,12 @@ def difference(one: EditSession, other: EditSession) -> float:
 def fresh(model: PreparedModel, text: str, **settings: Any) -> EditSession:
     session = make_session(model, **settings)
     session.open(text)
+    return session
+
+
+def primed(model: PreparedModel, text: str, at: Cursor) -> EditSession:
+    session = make_session(model)
+    session.prime(text, at=at)
     return session
 
 
@@ -258,16 +265,18 @@ def test_an_edit_updates_like_its_text(tiny_model: PreparedModel) -> None:
     found = session.update(Edit(SOURCE, text, (LineHunk(2, 6, 2, 7),)))
     assert (found.lines_added, found.lines_removed) == (5, 4)
     assert session.text == text
-    assert found.at.line == 8
-    assert other.update(text).at.line == 6
-    assert prompt_ids(session) == prompt_ids(fresh(tiny_model, text, at="8"))
+    other.update(text)
+    lines = text.split("\n")
+    assert session.cursor == Cursor(6, len(lines[6]), follows_edits=True)
+    assert other.cursor == Cursor(4, len(lines[4]), follows_edits=True)
+    assert prompt_ids(session) == prompt_ids(primed(tiny_model, text, session.cursor))
 
 
 def test_an_edit_of_another_text_counts_for_its_new_text(tiny_model: PreparedModel) -> None:
     text = inserted(SOURCE, 4, "import sys\n")
     session = fresh(tiny_model, SOURCE, at="edit")
     prediction = session.update(Edit("other\n", text, (LineHunk(0, 1, 0, text.count("\n")),)))
-    assert (prediction.lines_added, prediction.at.line) == (1, 6)
+    assert (prediction.lines_added, session.cursor.line) == (1, 4)
 
 
 def test_priming_predicts_nothing_but_makes_the_edit_cheap(tiny_model: PreparedModel) -> None:

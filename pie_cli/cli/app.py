@@ -66,6 +66,7 @@ def watch(
     at: options.At = Settings.at,
     strategy: options.Strategy = Settings.strategy,
     compare: options.Compare = Settings.compare,
+    lines: options.Lines = Settings.lines,
     max_tokens: options.MaxTokens = Settings.max_tokens,
     latency: options.Latency = Settings.latency,
     context: options.ContextFiles = None,
@@ -88,8 +89,12 @@ def watch(
     """
     with reporting(debug=debug):
         with importing():
+            from pie_cli.cli.places import place_of
             from pie_cli.cli.watch import WatchOptions, run
 
+        if len(paths) == 1:
+            file, at = place_of(paths[0], at)
+            paths = [file or paths[0]]
         run(
             paths,
             Settings(
@@ -103,6 +108,7 @@ def watch(
                 context_tokens,
                 trust_remote_code=trust_remote_code,
                 latency=latency,
+                lines=lines,
             ),
             WatchOptions(tuple(context or ()), context_budget, cache_memory),
             as_json=as_json,
@@ -139,6 +145,7 @@ def complete(
     at: options.At = Settings.at,
     strategy: options.Strategy = Settings.strategy,
     compare: options.Compare = Settings.compare,
+    lines: options.Lines = Settings.lines,
     max_tokens: options.MaxTokens = Settings.max_tokens,
     latency: options.Latency = Settings.latency,
     context: options.ContextFiles = None,
@@ -157,7 +164,9 @@ def complete(
     with reporting(debug=debug):
         with importing():
             from pie_cli.cli.complete import CompleteOptions, run
+            from pie_cli.cli.places import place_of
 
+        file, at = place_of(file, at)
         run(
             Settings(
                 model,
@@ -170,6 +179,7 @@ def complete(
                 context_tokens,
                 trust_remote_code=trust_remote_code,
                 latency=latency,
+                lines=lines,
             ),
             CompleteOptions(
                 file,

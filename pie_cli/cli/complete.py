@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pie_cli.cli.documents import comparison_document, dump, prediction_document
@@ -206,10 +206,8 @@ def _notes(found: PatchedFile, *, asked: bool) -> Iterator[str]:
 
 def _cursors(cursor: Cursor, edit: Edit) -> tuple[Cursor, Cursor]:
     """Return where the cursor was before the edit, and where it is after it."""
-    if cursor.follows_edits and edit.lowest:
-        return replace(cursor, line=edit.lowest.old_stop), replace(
-            cursor, line=edit.lowest.new_stop
-        )
+    if cursor.follows_edits:
+        return cursor.moved(edit.reversed()), cursor.moved(edit)
     return cursor.moved(edit.reversed()).within(edit.before), cursor
 
 

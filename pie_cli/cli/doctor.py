@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pie_cli.cli.catalog import count, gigabytes
-from pie_cli.cli.cost import Cost, measure
 from pie_cli.cli.diagnosis import Diagnosis, RopeGroup, describe
 from pie_cli.cli.documents import dump
 from pie_cli.cli.render import Renderer
@@ -14,7 +13,6 @@ from pie_cli.config import Settings
 from pie_cli.editable import prepare
 from pie_cli.errors import ModelError, PieError
 from pie_cli.models.cache import OnDisk, Presence, look_up
-from pie_cli.models.choice import advised
 from pie_cli.models.loading import LoadedModel, load
 from pie_cli.models.machine import Machine, examine
 from pie_cli.models.registry import ModelSource, Origin, resolve
@@ -28,7 +26,6 @@ class Checked:
     loaded: LoadedModel
     load_ms: float
     diagnosis: Diagnosis
-    cost: Cost | None
 
 
 def run(settings: Settings, *, as_json: bool) -> None:
@@ -50,9 +47,7 @@ def run(settings: Settings, *, as_json: bool) -> None:
         print(dump(document(machine, source, disk, checked, failure), indent=2))
     elif checked is not None:
         renderer.facts("", list(_model_facts(checked)))
-        renderer.facts("\nWhat follows", [("", verdict(checked.diagnosis)), *_cost_facts(checked)])
-    if not as_json:
-        renderer.facts("\nTo run here", [("", _advice(machine, source))])
+        renderer.facts("\nWhat follows", [("", verdict(checked.diagnosis))])
     if failure is not None:
         raise failure
 
@@ -95,40 +90,7 @@ def _check(renderer: Renderer, settings: Settings, source: ModelSource, disk: On
             on_progress=report,
         )
         load_ms = elapsed_ms(began, time.perf_counter())
-        model = prepare(loaded, remember=False)
-        return Checked(loaded, load_ms, describe(model), measure(model, settings))
-
-
-def _cost_facts(checked: Checked) -> Iterator[tuple[str, str]]:
-    cost = checked.cost
-    if cost is None:
-        return
-    first, line, full = map(duration, (cost.first_token_ms, cost.line_ms, cost.full_first_token_ms))
-    yield (
-        "",
-        f"A save costs about {first} to the first token and {line} to the line; full recompute",
-    )
-    yield (
-        "",
-        f"takes {full} to the first token (measured just now, {cost.context_tokens:,} tokens).",
-    )
-
-
-def _advised(machine: Machine) -> str:
-    return advised(machine.threads, machine.free_bytes, [gpu.free_bytes for gpu in machine.gpus])
-
-
-def _advice(machine: Machine, source: ModelSource) -> str:
-    """Say which model suits the machine, and how to get it."""
-    name = _advised(machine)
-    if source.name == name:
-        return f"{name}, as here."
-    return f"{name}: `pie models pull {name}`, then `pie watch FILE --model {name}`."
-
-
-def duration(ms: float) -> str:
-    """Spell a time with the digits that matter."""
-    return f"{ms:.2g} ms" if ms < 100 else f"{ms:.0f} ms" if ms < 1_000 else f"{ms / 1e3:.1f} s"
+        return Checked(loaded, load_ms, describe(prepare(loaded, remember=False)))
 
 
 def verdict(diagnosis: Diagnosis) -> str:
@@ -244,9 +206,7 @@ def document(
             },
             "loaded": None if checked is None else _loaded_fields(checked),
             "diagnosis": None if checked is None else _diagnosis_fields(checked.diagnosis),
-            "cost": asdict(checked.cost) if checked is not None and checked.cost else None,
         },
-        "advice": _advised(machine),
         "usable": failure is None,
         "error": None if failure is None else {"cause": failure.cause, "remedy": failure.remedy},
     }

@@ -46,6 +46,7 @@ def prediction_document(
         "strategy": prediction.strategy,
         "at": asdict(prediction.at),
         "prediction": prediction.text,
+        "completes_line": prediction.completes_line,
         "stopped_by": prediction.stopped_by,
         "exact": prediction.exact,
         "lines": {"added": prediction.lines_added, "removed": prediction.lines_removed},
@@ -62,7 +63,9 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
     """Return a comparison's fields, without `schema`."""
     return {
         "strategy": comparison.strategy,
+        "at": asdict(comparison.at),
         "prediction": comparison.text,
+        "completes_line": comparison.completes_line,
         "agrees": comparison.agrees,
         "timings_ms": _rounded(asdict(comparison.timings_ms)),
         "speedup": _rounded(asdict(comparison.speedup)),

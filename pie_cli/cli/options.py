@@ -44,12 +44,11 @@ Model: TypeAlias = Annotated[
     ),
 ]
 At: TypeAlias = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--at",
-        help="Where to predict: below the last edit, at the end, as a line, or within one.",
+        help="Where to predict: where the last edit ends, at the end, as a line, or within one.",
         metavar="edit|end|LINE[:COL]",
-        show_default="edit where the model can, else end",
     ),
 ]
 Strategy: TypeAlias = Annotated[
@@ -69,8 +68,14 @@ Compare: TypeAlias = Annotated[
         autocompletion=_one_of(COMPARISONS),
     ),
 ]
+Lines: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--lines", help="Most lines of a prediction; it ends with its block.", metavar="N"
+    ),
+]
 MaxTokens: TypeAlias = Annotated[
-    int, typer.Option("--max-tokens", help="Most tokens of a predicted line.", metavar="N")
+    int, typer.Option("--max-tokens", help="Most tokens for each predicted line.", metavar="N")
 ]
 Latency: TypeAlias = Annotated[
     int,

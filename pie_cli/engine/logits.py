@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pie_cli.engine.decode import Choice
+from pie_cli.engine.choosing import Choice
 
 
 class LogitRows:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from pie_cli.plan.plan import Alignment, Plan
+from pie_cli.text.answer import Extent
+from pie_cli.text.indent import Indent
 
 StoppedBy: TypeAlias = Literal["newline", "end", "max_tokens", "interrupted"]
 ShouldStop: TypeAlias = Callable[[], bool]
@@ -53,26 +55,60 @@ class ForcedPrefix:
     spell: Callable[[int], bytes]
 
 
+@dataclass(frozen=True, eq=False)
+class LineEnd:
+    """Whether the line before the cursor is done is for the model to say, by its first token.
+
+    Where it has no clear opinion the line is done: most lines that were saved are.
+
+    Attributes:
+        token_ids: those that end a line before they add anything to it.
+        margin: by how much the logit of a token that goes on with the line must be above that of
+            the best one that does not.
+    """
+
+    token_ids: Sequence[int]
+    margin: float
+
+
+@dataclass(frozen=True, eq=False)
+class LineStart:
+    """Between which columns a new line may begin.
+
+    Attributes:
+        indent: the columns.
+        allowed: the token ids whose beginning, blanks and then a dot for more, fits.
+        spell: the bytes that a token id adds to a text.
+    """
+
+    indent: Indent
+    allowed: Callable[[Callable[[bytes], bool]], Sequence[int]]
+    spell: Callable[[int], bytes]
+
+
 @dataclass(frozen=True)
 class Decoding:
-    """How a line is decoded.
+    """How a line, or several, are decoded.
 
     Attributes:
         detokenize: turns generated token ids into their exact text.
         eos_ids: tokens that end the text.
         max_tokens: generated tokens at most, at least 1, those that spell a forced prefix included.
         should_stop: asked before each pass but the first; a newer save ends the line early.
-        rest_of_line: whether the line ends at the first newline, as one does that was begun before
-            the prompt's end; else blank lines come before its content.
+        extent: where the prediction ends.
         forced: what the line must spell first; no part of its text.
+        line_end: how it is decided whether a line that was begun is done.
+        line_start: where the first new line may begin.
     """
 
     detokenize: Callable[[Sequence[int]], str]
     eos_ids: frozenset[int] = frozenset()
     max_tokens: int = 64
     should_stop: ShouldStop = never
-    rest_of_line: bool = False
+    extent: Extent = Extent()  # noqa: RUF009 (frozen)
     forced: ForcedPrefix | None = None
+    line_end: LineEnd | None = None
+    line_start: LineStart | None = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +120,10 @@ class Line:
             prediction.
         text: blank lines before the content kept, cut at the newline that ends it (which may be
             inside a token), a carriage return before it cut as well.
+        completes_line: whether it goes on with the line of the cursor.
         stopped_by: what ended it.
-        margins: of each token, by how much its logit was above that of the next best one.
+        margins: of each token, by how much its logit was above that of the next best one; below 0
+            where another one was the best, but not by the margin that it needed.
         passes: forward passes, the first one included.
         accepted: draft tokens that the model agreed with.
         began_at, spliced_at, first_token_at, ended_at: `perf_counter` seconds, taken when the
@@ -102,6 +140,7 @@ class Line:
     spliced_at: float
     first_token_at: float
     ended_at: float
+    completes_line: bool = False
 
 
 @dataclass(frozen=True)

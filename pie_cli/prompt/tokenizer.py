@@ -9,7 +9,7 @@ the edit (`incremental`). Without such a proof the whole text is tokenized each 
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -189,6 +189,21 @@ class TextTokenizer:
     def open_end(self, text: str) -> int:
         """Return how many bytes at a text's end a token could hold that also holds what follows."""
         return self._vocabulary.open_end(_encodable(text[-MAX_TOKEN_CHARS:]).encode())
+
+    @property
+    def line_ends(self) -> tuple[int, ...]:
+        """The ids of the tokens that end a line before they add anything to it."""
+        return self._vocabulary.line_ends
+
+    def tokens_beginning(self, fits: Callable[[bytes], bool]) -> tuple[int, ...]:
+        """Return the ids of the tokens with a text whose beginning fits.
+
+        Args:
+            fits: asked of the blanks that tokens begin with, line ends among them; a dot after
+                them stands for whatever follows.
+        """
+        groups = self._vocabulary.by_blanks
+        return tuple(chain.from_iterable(ids for blanks, ids in groups.items() if fits(blanks)))
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

@@ -3,11 +3,13 @@
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
 from pie_cli.prompt.cuts import Part, parts
 
+_LINE_END = re.compile(rb"[ \t\f\v]*(\r?\n|\r)")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 # GPT-2's alphabet: bytes that print stand for themselves, the others for characters from 256 on.
@@ -62,6 +64,22 @@ class Vocabulary:
             if place < len(self._sorted) and self._sorted[place].startswith(end):
                 return length
         return 0
+
+    @cached_property
+    def line_ends(self) -> tuple[int, ...]:
+        """The ids of the tokens that end a line before they add anything to it, blanks at most."""
+        return tuple(i for i, piece in self._pieces.items() if _LINE_END.match(piece))
+
+    @cached_property
+    def by_blanks(self) -> Mapping[bytes, tuple[int, ...]]:
+        """The ids of tokens with a text by what they begin with: blanks, then a dot for more."""
+        groups: dict[bytes, list[int]] = {}
+        for i, piece in self._pieces.items():
+            content = piece.lstrip()
+            blanks = piece[: len(piece) - len(content)]
+            if piece:
+                groups.setdefault(blanks + (b"." if content else b""), []).append(i)
+        return {blanks: tuple(ids) for blanks, ids in groups.items()}
 
     def _equal_to(self, piece: bytes) -> list[int]:
         start = bisect_left(self._sorted, piece)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, replace
 
 from pie_cli.errors import InputError
+from pie_cli.text.answer import Begins, Extent
 from pie_cli.text.edit import Edit
 
 BOM = "\ufeff"
@@ -11,6 +12,8 @@ BOM = "\ufeff"
 
 _CURSOR = re.compile(r"([1-9]\d{0,8})(?::([1-9]\d{0,8}))?")
 _BLOCK = 1 << 16
+_CONTENT = re.compile(r"^([^\S\n]*\S[^\n]*)", re.MULTILINE)
+_BLANKS = " \t\r\n\f\v" + BOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +30,27 @@ class Place:
 
     Attributes:
         offset: characters before it.
-        opening: the newline that is missing where a new line shall begin behind a last line
-            without one; else empty.
+        resumes: characters before what is below the prediction: behind the line end of a line that
+            the model may go on with or not, else the offset.
+        begins: what a prediction there begins with.
         position: as people count; a byte order mark counts for nothing.
     """
 
     offset: int
-    opening: str
+    resumes: int
+    begins: Begins
     position: Position
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The end of the text, a place in a line, or the gap below the last edit.
+    """The end of the text, a place in a line, or the end of what was edited last.
 
     Attributes:
-        line: 0-based; None stands for the end.
+        line: 0-based; None is the end.
         column: characters of the line before the cursor.
-        follows_edits: whether each edit puts the cursor on a new line right below its bottom-most
-            hunk (`edit`).
+        follows_edits: whether each edit puts the cursor at the end of the last line that it changed
+            (`edit`): the model says whether it goes on with that line or below it.
     """
 
     line: int | None = None
@@ -53,13 +58,13 @@ class Cursor:
     follows_edits: bool = False
 
     @classmethod
-    def parse(cls, text: str | None) -> "Cursor":
-        """Read `end`, `edit`, a line, or `LINE:COL`, both counted from 1; None stands for the end.
+    def parse(cls, text: str) -> "Cursor":
+        """Read `end`, `edit`, a line, or `LINE:COL`, both counted from 1.
 
         Raises:
             InputError: on anything else.
         """
-        if text is None or text in ("end", "edit"):
+        if text in ("end", "edit"):
             return cls(follows_edits=text == "edit")
         found = _CURSOR.fullmatch(text)
         if found:
@@ -68,11 +73,6 @@ class Cursor:
             f"{text!r} is not a place in a file", 'use "edit", "end", LINE or LINE:COL, from 1 on'
         )
 
-    @property
-    def completes_line(self) -> bool:
-        """Whether the prediction ends with the line that the cursor stands in."""
-        return self.column > 0
-
     def moved(self, edit: Edit) -> "Cursor":
         """Follow an edit: lines that come or go above push the cursor; a replaced line clamps it.
 
@@ -80,7 +80,10 @@ class Cursor:
         """
         hunks = edit.hunks
         if self.follows_edits:
-            return replace(self, line=hunks[-1].new_stop) if hunks else self
+            if not hunks:
+                return self
+            line, column = edited_end(edit)
+            return replace(self, line=line, column=column)
         if self.line is None:
             return self
         line = edit.moved_line(self.line)
@@ -99,10 +102,7 @@ class Cursor:
         """
         if self.line is None:
             return self
-        last = text.count("\n")
-        if self.follows_edits:
-            return replace(self, line=min(self.line, last + (not text.endswith("\n"))))
-        line = min(self.line, last)
+        line = min(self.line, text.count("\n"))
         return replace(self, line=line, column=min(self.column, len(_line(text, line))))
 
     def offset(self, text: str) -> int:
@@ -114,17 +114,19 @@ class Cursor:
         return self.place(text).offset
 
     def place(self, text: str) -> Place:
-        """Find the cursor in a text.
+        """Find the cursor in a text; a column beyond the end of a blank line is that end.
 
         Raises:
             InputError: when the text has fewer lines, or the line fewer characters.
         """
         if self.line is None:
-            return self._at_end(text)
+            if self.follows_edits:
+                line = _last_content(text, len(text))
+                if line is not None:
+                    return replace(self, line=line, column=len(_line(text, line))).place(text)
+            return Place(len(text), len(text), "line", position_at(text, len(text)))
         offset = line_offset(text, self.line)
         if offset is None:
-            if self.follows_edits:
-                return self._at_end(text)
             lines = text.count("\n") + (not text.endswith("\n"))
             raise InputError(
                 f"line {self.line + 1} is outside the file, which has {lines}"
@@ -133,24 +135,79 @@ class Cursor:
             )
         if self.line == 0 and text.startswith(BOM):
             offset += 1
-        if self.column:
-            length = len(_line(text, self.line))
-            if self.column > length:
+        content = _line(text, self.line)
+        column = self.column
+        if column > len(content):
+            if content.strip():
                 raise InputError(
-                    f"column {self.column + 1} is outside line {self.line + 1}, which has {length}"
-                    f" character{'s' * (length != 1)}",
-                    f"use a column from 1 to {length + 1}",
+                    f"column {column + 1} is outside line {self.line + 1}, which has"
+                    f" {len(content)} character{'s' * (len(content) != 1)}",
+                    f"use a column from 1 to {len(content) + 1}",
                 )
-        return Place(offset + self.column, "", Position(self.line + 1, self.column + 1))
+            column = len(content)
+        offset += column
+        position = Position(self.line + 1, column + 1)
+        if not column:
+            return Place(offset, offset, "line", position)
+        if not self.follows_edits:
+            return Place(offset, offset, "rest", position)
+        end = text.find("\n", offset)
+        return Place(offset, len(text) if end < 0 else end + 1, "either", position)
 
-    def _at_end(self, text: str) -> Place:
-        position = position_at(text, len(text))
-        begun = self.follows_edits and text.removeprefix(BOM) and not text.endswith("\n")
-        if not begun:
-            return Place(len(text), "", position)
-        newline = text.rfind("\n")
-        opening = "\r\n" if newline > 0 and text[newline - 1] == "\r" else "\n"
-        return Place(len(text), opening, Position(position.line + 1, 1))
+
+def extent_of(text: str, place: Place, lines: int) -> Extent:
+    """Return how far a prediction goes at a place.
+
+    Args:
+        text: that the place is in.
+        place: of the cursor.
+        lines: of the prediction, at most.
+    """
+    begun = text.rfind("\n", 0, place.offset) + 1
+    typed, rest, resumes = text[begun : place.offset], "", place.resumes
+    if place.begins == "line":
+        above = text[:begun].rstrip()
+        typed = above[above.rfind("\n") + 1 :]
+    elif place.begins == "rest":
+        end = text.find("\n", place.offset)
+        resumes = len(text) if end < 0 else end + 1
+        rest = text[place.offset : resumes].rstrip("\r\n")
+    below = _CONTENT.search(text, resumes)
+    return Extent(place.begins, lines, typed, below[1].rstrip() if below else None, rest)
+
+
+def edited_end(edit: Edit) -> tuple[int, int]:
+    """Return the line and the column, from 0, at the end of what an edit changed last in the text.
+
+    That is the end of the last changed line with content; after a deletion, of the last such line
+    above the gap. Changes of blank lines alone count where there are no others.
+    """
+    for hunk in reversed(edit.hunks):
+        line = _last_content(edit.after, *_span(edit.after, hunk.new_start, hunk.new_stop))
+        if line is not None:
+            return line, len(_line(edit.after, line))
+        start, stop = _span(edit.before, hunk.old_start, hunk.old_stop)[::-1]
+        if edit.before[start:stop].strip():
+            return _above(edit.after, hunk.new_start)
+    return _above(edit.after, edit.hunks[-1].new_start)
+
+
+def _above(text: str, gap: int) -> tuple[int, int]:
+    """Return the end of the last line with content above a gap, the gap where there is none."""
+    line = _last_content(text, _span(text, gap, gap)[0])
+    return (gap, 0) if line is None else (line, len(_line(text, line)))
+
+
+def _span(text: str, first: int, behind: int) -> tuple[int, int]:
+    """Return where lines stop and where they start: beyond the last newline is the end."""
+    stop, start = (line_offset(text, line) for line in (behind, first))
+    return len(text) if stop is None else stop, len(text) if start is None else start
+
+
+def _last_content(text: str, stop: int, start: int = 0) -> int | None:
+    """Return the last line with content that begins between two offsets, None without any."""
+    above = text[start:stop].rstrip(_BLANKS)
+    return text.count("\n", 0, start) + above.count("\n") if above else None
 
 
 def line_offset(text: str, line: int) -> int | None:

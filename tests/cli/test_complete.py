@@ -78,10 +78,20 @@ def test_a_patch_prints_one_document_of_the_contract(complete, folder):
     assert set(comparison["speedup"]) == {"first_token", "line"}
 
 
-def test_a_patch_is_predicted_below_where_the_model_fills_in(complete, folder):
+def cursor_of(result: dict, text: str) -> int:
+    """Return the line of the cursor: the prediction goes on with it, or is the one below."""
+    at = result["at"]
+    if not result["completes_line"]:
+        assert at["column"] == 1
+        return at["line"] - 1
+    assert at["column"] == len(text.split("\n")[at["line"] - 1].rstrip("\r")) + 1
+    return at["line"]
+
+
+def test_a_patch_is_predicted_where_it_ends(complete, folder):
     """The tiny model knows the suffix first: an edit just above the hole is an append."""
     result = document(complete("--edit", patch_file(folder), "--json"))
-    assert result["at"] == {"line": 4, "column": 1}
+    assert cursor_of(result, AFTER) == 3
     assert result["form"] == "suffix-prefix-middle"
     assert result["exact"]
     assert result["comparison"]["agrees"]
@@ -97,18 +107,50 @@ def test_the_hunk_is_that_of_the_patch(complete, folder):
     stdin = (
         "--- a/area.py\n+++ b/area.py\n@@ -1,4 +1,5 @@\n a = 1\n+a = 1\n a = 1\n a = 1\n b = 2\n"
     )
-    assert document(complete("--edit", "-", "--json", stdin=stdin))["at"]["line"] == 3
-    (folder / "area.py").write_text("a = 1\n" + before)
+    after = "a = 1\n" + before
+    result = document(complete("--edit", "-", "--json", stdin=stdin))
+    assert cursor_of(result, after) == 2
+    (folder / "area.py").write_text(after)
     applied = document(complete("--edit", "-", "--applied", "--json", stdin=stdin))
-    assert applied["at"]["line"] == 3
+    assert cursor_of(applied, after) == 2
 
 
-def test_a_pure_deletion_is_predicted_in_its_gap(complete, folder):
+def test_a_pure_deletion_is_predicted_above_its_gap(complete, folder):
     after = SOURCE.replace("    return size\n", "", 1)
     patch = patch_file(folder, BEFORE, after)
     result = document(complete("--edit", patch, "--json"))
-    assert result["at"] == {"line": 3, "column": 1}
+    assert cursor_of(result, after) == 2
     assert result["lines"] == {"added": 0, "removed": 1}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("area.py", "--at", "2:11"),
+        ("--at", "area.py:2:11"),
+        ("area.py", "--at", "./area.py:2:11:"),
+        ("area.py:2:11",),
+    ],
+)
+def test_a_place_may_be_pasted_with_its_file(complete, folder, arguments):
+    result = document(complete(*arguments, "--json"))
+    assert result["path"] == "area.py"
+    assert result["at"] == {"line": 2, "column": 11}
+
+
+def test_a_file_that_is_called_like_a_place_is_a_file(complete, folder):
+    (folder / "area.py:2").write_text(BEFORE)
+    result = document(complete("area.py:2", "--json"))
+    assert result["path"] == "area.py:2"
+    assert cursor_of(result, BEFORE) == len(BEFORE.rstrip().split("\n"))
+
+
+def test_several_lines_are_predicted_where_asked_for(complete, folder):
+    one = document(complete("area.py", "--json", "--at", "3"))
+    several = document(complete("area.py", "--json", "--at", "3", "--lines", "4"))
+    found = [line for line in several["prediction"].split("\n") if line.strip()]
+    assert 1 <= len(found) <= 4
+    assert several["prediction"].startswith(one["prediction"].split("\n")[0][:12])
 
 
 def test_a_column_completes_its_line(complete, folder):
@@ -265,7 +307,7 @@ def test_control_characters_are_spelled_out(complete, folder):
 
 def test_line_ends_of_another_system_are_not_shown(complete, folder):
     (folder / "area.py").write_bytes(BEFORE.replace("\n", "\r\n").encode())
-    result = complete("area.py")
+    result = complete("area.py", "--at", "end")
     assert result.exit_code == 0
     assert "return size\n" in result.stdout
     assert "size\\x0d" not in result.stdout
@@ -312,6 +354,9 @@ def test_comparison_none_is_null(complete, folder):
         (["latin.py"], None, ExitCode.INPUT, "is not UTF-8"),
         (["area.py", "--at", "999"], None, ExitCode.INPUT, "line 999 is outside the file"),
         (["area.py", "--at", "0"], None, ExitCode.INPUT, "is not a place"),
+        (["area.py", "--at", "b.py:1"], None, ExitCode.INPUT, "is about another file"),
+        (["area.py:1", "--at", "2"], None, ExitCode.INPUT, "are two places"),
+        (["area.py", "--lines", "0"], None, ExitCode.INPUT, "lines is 0"),
         (["area.py", "--at", "3:0"], None, ExitCode.INPUT, "is not a place"),
         (["area.py", "--at", "2:99"], None, ExitCode.INPUT, "column 99 is outside line 2, which"),
         (["area.py", "--strategy", "best"], None, ExitCode.INPUT, "unknown strategy"),

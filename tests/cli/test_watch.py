@@ -163,14 +163,18 @@ def test_a_signal_ends_the_first_encoding(
     open_session = EditSession.open
 
     def interrupted(
-        session: EditSession, text: str, on_progress: Callable[[int, int], None], *rest: Any
+        session: EditSession,
+        text: str,
+        on_progress: Callable[[int, int], None],
+        *rest: Any,
+        **named: Any,
     ) -> Any:
         def report(done: int, total: int) -> None:
             assert done < total
             signal.raise_signal(signal.SIGTERM)
             on_progress(done, total)
 
-        return open_session(session, text, report, *rest)
+        return open_session(session, text, report, *rest, **named)
 
     monkeypatch.setattr(EditSession, "open", interrupted)
     recorder = Recorder()

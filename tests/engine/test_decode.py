@@ -8,10 +8,12 @@ import torch
 from transformers import LlamaForCausalLM
 
 from pie_cli.engine.edited import EditedEngine
-from pie_cli.engine.protocol import Decoding, ForcedPrefix, Line
+from pie_cli.engine.protocol import Decoding, ForcedPrefix, Line, LineEnd, LineStart
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.plan import make_plan
+from pie_cli.text.answer import Extent
+from pie_cli.text.indent import Indent
 from tests.engine.helpers import (
     EDITS,
     N_TOKENS,
@@ -307,6 +309,105 @@ def test_the_rest_of_a_line_ends_at_the_first_newline(
 ) -> None:
     """The control: at a line's beginning a blank line comes before the content."""
     detokenize = spelled({plain.token_ids[0]: "\n"})
-    rest, _ = predict(model, rotation, detokenize=detokenize, rest_of_line=True)
+    rest, _ = predict(model, rotation, detokenize=detokenize, extent=Extent("rest"))
     assert (rest.text, rest.stopped_by, rest.passes) == ("", "newline", 1)
     assert predict(model, rotation, detokenize=detokenize)[0].text.startswith("\n<")
+
+
+class TestLineEnd:
+    """Whether the line before the cursor is done is for the model to say, where it is sure."""
+
+    def said(
+        self, model: LlamaForCausalLM, rotation: ModelRotation, end: int, margin: float, **more: Any
+    ) -> Line:
+        options: dict[str, Any] = {
+            "detokenize": spelled({end: "\n"}),
+            "line_end": LineEnd((end,), margin),
+            "extent": Extent("either", typed="x"),
+            "strategy": "full",
+            **more,
+        }
+        return predict(model, rotation, **options)[0]
+
+    def rank(self, model: LlamaForCausalLM) -> tuple[list[int], list[float]]:
+        logits = stock_logits(model, alignment_of(OLD, EDITS["insert"])[1])[-1]
+        values, ids = logits.sort(descending=True)
+        return ids.tolist(), values.tolist()
+
+    def test_a_clear_word_completes_the_line(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        ids, values = self.rank(model)
+        gap = values[0] - values[3]
+        line = self.said(model, rotation, ids[3], gap - 0.01)
+        assert line.completes_line
+        assert line.token_ids[0] == ids[0]
+        assert line.text.startswith(f"<{ids[0]}>")
+
+    def test_without_a_clear_word_the_line_is_done(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        ids, values = self.rank(model)
+        gap = values[0] - values[3]
+        line = self.said(model, rotation, ids[3], gap + 0.01)
+        assert not line.completes_line
+        assert line.token_ids[0] == ids[3]
+        assert line.margins[0] == pytest.approx(-gap, abs=1e-3)
+        assert not line.text.startswith("\n")
+        assert len(line.text) > 1
+
+    def test_the_newline_itself_says_that_the_line_is_done(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        ids, values = self.rank(model)
+        line = self.said(model, rotation, ids[0], 1.0)
+        assert (line.completes_line, line.token_ids[0]) == (False, ids[0])
+        assert line.margins[0] == pytest.approx(values[0] - values[1], abs=1e-3)
+
+    def test_a_draft_changes_passes_but_not_the_line(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        ids, _ = self.rank(model)
+        plain = self.said(model, rotation, ids[3], 1e9)
+        for agreed in range(len(plain.token_ids)):
+            draft = (*plain.token_ids[:agreed], (plain.token_ids[agreed] + 1) % VOCABULARY)
+            drafted = self.said(model, rotation, ids[3], 1e9, draft=draft)
+            assert drafted.token_ids == plain.token_ids
+            assert drafted.passes == plain.passes - agreed
+
+    def test_going_on_with_a_healed_word_needs_a_clear_word_as_well(
+        self, model: LlamaForCausalLM, rotation: ModelRotation
+    ) -> None:
+        """Tokens that spell more than what was healed compete with one that spells just that."""
+        texts = {i: "g" if i == 7 else f"g{i}" for i in range(VOCABULARY - 1)} | {
+            VOCABULARY - 1: "\n"
+        }
+        forced = ForcedPrefix(
+            "g", lambda _: list(range(VOCABULARY - 1)), lambda i: texts[i].encode()
+        )
+        options: dict[str, Any] = {"detokenize": spelled(texts), "forced": forced}
+        sure = self.said(model, rotation, VOCABULARY - 1, 0.0, **options)
+        ids, _ = self.rank(model)
+        best = next(i for i in ids if i != VOCABULARY - 1)
+        assert sure.token_ids[0] == best != 7
+        assert sure.text.startswith(texts[best][1:])
+        unsure = self.said(model, rotation, VOCABULARY - 1, 1e9, **options)
+        assert unsure.token_ids[:2] == (7, VOCABULARY - 1)
+
+
+def test_a_new_line_begins_between_its_columns(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+) -> None:
+    """What the model would rather say is passed over, until the line has content."""
+    first = plain.token_ids[0]
+    texts = {i: "    " * (i % 4) + "x" for i in range(VOCABULARY)} | {first: " " * 12 + "y"}
+
+    def allowed(fits: Callable[[bytes], bool]) -> list[int]:
+        return [i for i, text in texts.items() if fits(text.replace("x", ".").encode())]
+
+    for lowest, deepest in ((0, 4), (8, 8), (1, 4), (0, 12)):
+        start = LineStart(Indent(lowest, deepest), allowed, lambda i: texts[i].encode())
+        line, _ = predict(model, rotation, detokenize=spelled(texts), line_start=start)
+        indent = len(line.text) - len(line.text.lstrip())
+        assert lowest <= indent <= deepest
+        assert (line.token_ids[0] == first) == (deepest == 12)

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pie_cli.errors import InputError
-from pie_cli.text.cursor import Cursor, Place, Position, line_offset, position_at
-from pie_cli.text.edit import Edit, split_lines
+from pie_cli.text.answer import Extent
+from pie_cli.text.cursor import Cursor, Place, Position, extent_of, line_offset, position_at
+from pie_cli.text.edit import Edit
 
 TEXTS = st.text(alphabet="ab \n\r\t\f\ufeff", max_size=40)
 
@@ -71,24 +72,70 @@ def test_outside_of_the_text_is_said_so() -> None:
     assert Cursor(0, 2).place("ab\r\nc").offset == 2
 
 
-def test_a_new_line_begins_behind_a_last_line_without_a_newline() -> None:
-    edit = Cursor(2, follows_edits=True)
-    assert edit.place("a\nb") == Place(3, "\n", Position(3, 1))
-    assert edit.place("a\r\nb") == Place(4, "\r\n", Position(3, 1))
-    assert edit.place("a\nb\n") == Place(4, "", Position(3, 1))
-    assert Cursor(follows_edits=True).place("") == Place(0, "", Position(1, 1))
-    assert Cursor().place("a\nb") == Place(3, "", Position(2, 2))
+def test_a_column_beyond_a_blank_lines_end_is_that_end() -> None:
+    """As editors tell it that put the cursor where the indentation would be."""
+    assert Cursor(1, 8).place("a\n    \nb").position == Position(2, 5)
+    assert Cursor(1, 8).place("a\n\nb") == Place(2, 2, "line", Position(2, 1))
+    assert Cursor(1, 8).place("a\n\r\nb").position == Position(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "position"),
+    [
+        ("a\nb\n", "a\nx = 1\nb\n", (2, 6)),  # inserted
+        ("a\nb\n", "a\nb = 1.", (2, 7)),  # typed, no newline yet
+        ("a\nb\n", "a\ndef f():\n\n    \nb\n", (2, 9)),  # with blank lines below
+        ("a\n\nb\nc\n", "a\n\nc\n", (1, 2)),  # deleted, a blank line above the gap
+        ("b\na\n", "a\n", (1, 1)),  # deleted at the top
+        ("a\nb\nc\n", "x\nb\nc\n\n", (1, 2)),  # a blank line elsewhere does not count
+        ("a\nb\n", "a\nb\n\n\n", (2, 2)),  # nor alone
+        ("a\nb\nc\nd\n", "x\nb\nd\n", (2, 2)),  # the lowest: a deletion
+        ("a\r\nb\r\n", "a\r\nxy\r\nb\r\n", (2, 3)),  # before a carriage return
+        ("\ufeffa\n", "\ufeffab\n", (1, 3)),
+        ("a\nb\n", "\n\n", (1, 1)),
+    ],
+)
+def test_the_cursor_is_the_end_of_what_was_edited_last(
+    old: str, new: str, position: tuple[int, int]
+) -> None:
+    place = Cursor(follows_edits=True).moved(Edit.between(old, new)).place(new)
+    assert place.position == Position(*position)
 
 
 @given(TEXTS, TEXTS)
-def test_below_an_edit_is_the_line_that_stands_there(old: str, new: str) -> None:
+def test_the_edits_cursor_ends_a_line_with_content(old: str, new: str) -> None:
+    """Of an edit's last line or one above it; blank lines come below it, never above."""
     edit = Edit.between(old, new)
-    cursor = Cursor(follows_edits=True).moved(edit).within(new)
+    cursor = Cursor(follows_edits=True).moved(edit)
+    assert cursor == cursor.within(new)
     place = cursor.place(new)
-    if edit.hunks and place.offset < len(new):
-        assert new[place.offset :].removeprefix("\ufeff" if not cursor.line else "") == "".join(
-            split_lines(new)[edit.hunks[-1].new_stop :]
-        ).removeprefix("\ufeff" if not cursor.line else "")
+    line, behind = new[: place.offset].rsplit("\n", 1)[-1], new[place.offset : place.resumes]
+    assert behind.strip("\ufeff") in ("", "\n", "\r\n")
+    if place.begins == "either":
+        assert line.strip(" \t\r\f\v\ufeff")
+        assert not edit.hunks or place.position.line <= max(1, edit.hunks[-1].new_stop)
+    else:
+        assert place.offset == place.resumes
+        assert not edit.hunks or not new[: place.offset].strip(" \t\r\f\v\ufeff\n")
+
+
+def test_before_an_edit_the_cursor_is_the_end_of_the_last_line_with_content() -> None:
+    edit = Cursor(follows_edits=True)
+    assert edit.place("a\nb\n\n  \n") == Place(3, 4, "either", Position(2, 2))
+    assert edit.place("a\r\nb") == Place(4, 4, "either", Position(2, 2))
+    assert edit.place("") == Place(0, 0, "line", Position(1, 1))
+    assert Cursor().place("a\nb") == Place(3, 3, "line", Position(2, 2))
+
+
+def test_what_is_around_the_cursor_bounds_the_prediction() -> None:
+    text = "def f():\n    x = g(1)\n\n\nend\n"
+    assert extent_of(text, Cursor(1, 10).place(text), 2) == Extent(
+        "rest", 2, "    x = g(", "end", "1)"
+    )
+    edited = Cursor(1, 12, follows_edits=True)
+    assert extent_of(text, edited.place(text), 1) == Extent("either", 1, "    x = g(1)", "end")
+    assert extent_of(text, Cursor(3).place(text), 1) == Extent("line", 1, "    x = g(1)", "end")
+    assert extent_of(text, Cursor().place(text), 1) == Extent("line", 1, "end", None)
 
 
 @pytest.mark.parametrize(

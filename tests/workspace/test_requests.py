@@ -1,5 +1,6 @@
 """Questions: answered once for the version they are about, before all else, or not at all."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_what_the_recompute_contradicts_is_no_answer_any_more(
     def contradicting(*rest: Any) -> Comparison | None:
         comparison = compare(*rest)
         assert comparison is not None
-        return Comparison("prefix", "", False, comparison.timings_ms, comparison.speedup)
+        return replace(comparison, text="", agrees=False)
 
     monkeypatch.setattr(EditSession, "compare", contradicting)
     desk.documents.change(A, SOURCE, 1)
@@ -234,12 +235,13 @@ def test_enough_ends_the_line_and_is_an_answer(tiny_model: EditableModel) -> Non
     desk = Desk(tiny_model, compare="none")
     desk.documents.change(A, SOURCE, 1)
     desk.until_idle()
-    request = desk.ask(enough=lambda: True)
+    place = Cursor(len(SOURCE.splitlines()) - 2, 4)  # near the first cursor: few stale tokens
+    request = desk.ask(cursor=place, enough=lambda: True)
     desk.until_idle()
     prediction = said(request)
     assert prediction is not None
     assert prediction.stopped_by == "interrupted"
-    again = desk.ask()
+    again = desk.ask(cursor=place)
     desk.until_idle()
     whole = said(again)
     assert whole is not None

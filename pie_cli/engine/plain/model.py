@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from pie_cli.engine.attention import NAME, implementation, stock_attention
-from pie_cli.engine.decode import Choice, line_text, take
+from pie_cli.engine.choosing import Choice
+from pie_cli.engine.decode import answer_of, take
 from pie_cli.engine.device import stamp
 from pie_cli.engine.forward import keeps_logits
 from pie_cli.engine.gate.key_fit import relative_error, tolerance_of
@@ -255,10 +256,12 @@ def generate(model: CausalModel, token_ids: Sequence[int], decoding: Decoding, b
             stopping_criteria=StoppingCriteriaList([end]),
         )
     stopped_by = end.stopped_by or "max_tokens"
+    answer = answer_of(end.token_ids, stopped_by, decoding)
     return replace(
         begun,
         token_ids=end.token_ids,
-        text=line_text(end.token_ids, stopped_by, decoding),
+        text=answer.text,
+        completes_line=answer.completes_line,
         stopped_by=stopped_by,
         margins=(0.0,) * len(end.token_ids),
         passes=begun.passes + len(end.token_ids),

@@ -1,0 +1,73 @@
+"""How the line after a prompt is decoded: what ends it, and how it may begin."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pie_cli.config import Settings
+from pie_cli.editable import EditableModel
+from pie_cli.engine.protocol import Decoding, ForcedPrefix, LineEnd, LineStart
+from pie_cli.prompt.assembly import Prompt
+from pie_cli.text.cursor import Place, extent_of
+from pie_cli.text.indent import next_indent
+
+
+class LineDecoder:
+    """Makes the decodings of one document's prompts.
+
+    Args:
+        model: prepared.
+        path: of the file, whose name tells the language.
+        settings: how long a prediction gets, and what finishes a line.
+    """
+
+    def __init__(self, model: EditableModel, path: str, settings: Settings) -> None:
+        self._tokenizer = model.tokenizer
+        self._path = path
+        self._settings = settings
+        self._decoding = Decoding(
+            model.tokenizer.decode_continuation,
+            model.eos_ids | (model.fim.stop_ids if model.fim else frozenset()),
+            self.max_tokens,
+        )
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a prediction."""
+        return self._settings.max_tokens * self._settings.lines
+
+    def decoding(self, prompt: Prompt, text: str, place: Place) -> Decoding:
+        """Return how the line after a prompt is decoded.
+
+        Args:
+            prompt: of the text up to the cursor.
+            text: the file's.
+            place: of the cursor in it.
+        """
+        decoding = replace(self._decoding, extent=extent_of(text, place, self._settings.lines))
+        if place.begins == "either":
+            end = LineEnd(self._tokenizer.line_ends, self._settings.line_margin)
+            decoding = replace(decoding, line_end=end)
+        if place.begins == "either" or place.position.column == 1:
+            indent = next_indent(text[: place.offset], self._path)
+            start = LineStart(indent, self._tokenizer.tokens_beginning, self._spell)
+            decoding = replace(decoding, line_start=start)
+        healed = prompt.healed
+        if not healed.token_ids:
+            return decoding
+        forced = ForcedPrefix(healed.text, self._tokenizer.tokens_starting_with, self._spell)
+        max_tokens = decoding.max_tokens + len(healed.token_ids)
+        return replace(decoding, forced=forced, max_tokens=max_tokens)
+
+    def draft(self, draft: tuple[int, ...], prompt: Prompt) -> tuple[int, ...]:
+        """Return a draft that spells what healing took back: the last line, or just that."""
+        healed = prompt.healed
+        if not healed.token_ids:
+            return draft
+        spelled = b"".join(self._pieces(draft))
+        return draft if spelled.startswith(healed.text.encode()) else healed.token_ids
+
+    def _spell(self, token_id: int) -> bytes:
+        return self._pieces((token_id,))[0]
+
+    def _pieces(self, token_ids: Sequence[int]) -> list[bytes]:
+        return self._tokenizer.pieces(token_ids)
