@@ -40,6 +40,7 @@ class Settings:
         lines: most lines of a prediction; it ends earlier where their block does.
         line_margin: by how much the logit of a token that goes on with the line at the end of an
             edit must be above that of the best one that ends it; else the line is done.
+        threads: that compute on a CPU; None for all cores, one less where others are at work.
 
     Raises:
         InputError: a value that an option cannot take.
@@ -60,6 +61,7 @@ class Settings:
     latency: int = 100
     lines: int = 1
     line_margin: float = 2.5
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
@@ -76,6 +78,8 @@ class Settings:
         _check_minimum("max_tokens", self.max_tokens, 1)
         _check_minimum("latency", self.latency, 0)
         _check_minimum("debounce_ms", self.debounce_ms, 0)
+        if self.threads is not None:
+            _check_minimum("threads", self.threads, 1)
         if self.chunk_tokens is not None:
             _check_minimum("chunk_tokens", self.chunk_tokens, 1)
         if self.context_tokens is not None:

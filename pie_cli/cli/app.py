@@ -16,7 +16,9 @@ from pie_cli.cli.reporting import importing, reporting
 from pie_cli.config import DEFAULT_MODEL, Settings
 from pie_cli.errors import PieError
 from pie_cli.plan.strategies import BENCHED
+from pie_cli.threads import wait_passively
 
+wait_passively()
 app = typer.Typer(
     cls=LegibleGroup,
     help="Next-line code completion that survives edits: the KV cache follows the file.",
@@ -69,6 +71,7 @@ def watch(
     lines: options.Lines = Settings.lines,
     max_tokens: options.MaxTokens = Settings.max_tokens,
     latency: options.Latency = Settings.latency,
+    threads: options.Threads = Settings.threads,
     context: options.ContextFiles = None,
     context_tokens: options.ContextTokens = None,
     context_budget: options.ContextBudget = None,
@@ -108,6 +111,7 @@ def watch(
                 context_tokens,
                 trust_remote_code=trust_remote_code,
                 latency=latency,
+                threads=threads,
                 lines=lines,
             ),
             WatchOptions(tuple(context or ()), context_budget, cache_memory),
@@ -148,6 +152,7 @@ def complete(
     lines: options.Lines = Settings.lines,
     max_tokens: options.MaxTokens = Settings.max_tokens,
     latency: options.Latency = Settings.latency,
+    threads: options.Threads = Settings.threads,
     context: options.ContextFiles = None,
     context_tokens: options.ContextTokens = None,
     device: options.Device = Settings.device,
@@ -179,6 +184,7 @@ def complete(
                 context_tokens,
                 trust_remote_code=trust_remote_code,
                 latency=latency,
+                threads=threads,
                 lines=lines,
             ),
             CompleteOptions(
@@ -220,6 +226,7 @@ def bench(
         ),
     ] = ",".join(BENCHED),
     max_tokens: options.MaxTokens = 16,
+    threads: options.Threads = Settings.threads,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -239,7 +246,12 @@ def bench(
 
         run(
             Settings(
-                model, device, dtype, max_tokens=max_tokens, trust_remote_code=trust_remote_code
+                model,
+                device,
+                dtype,
+                max_tokens=max_tokens,
+                trust_remote_code=trust_remote_code,
+                threads=threads,
             ),
             BenchOptions.parse(context_tokens, edits, edit_tokens, repeats, strategies),
             random_weights=random_weights,

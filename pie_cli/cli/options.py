@@ -85,6 +85,15 @@ Latency: TypeAlias = Annotated[
         metavar="MS",
     ),
 ]
+Threads: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        help="Threads that compute on a CPU; by default a core is left to other programs.",
+        metavar="N",
+        show_default=False,
+    ),
+]
 ContextTokens: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -134,6 +134,7 @@ EDITING: Final = (
     _session("compare", "text", "what the comparison recomputes"),
     _session("lines", "integer", "most lines of a prediction"),
     _session("max-tokens", "integer", "most tokens for each predicted line"),
+    _session("threads", "integer", "threads that compute on a CPU"),
     _session("latency", "integer", "milliseconds to the first token that repair may fill up"),
     _session("context-tokens", "integer", "longest prompt in tokens"),
     Key("context", "paths", "files before the prompt", ()),
