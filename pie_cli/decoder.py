@@ -6,6 +6,7 @@ from dataclasses import replace
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
 from pie_cli.engine.protocol import Decoding, ForcedPrefix, LineEnd, LineStart
+from pie_cli.plan.drafts import LookUp
 from pie_cli.prompt.assembly import Prompt
 from pie_cli.text.cursor import Place, extent_of
 from pie_cli.text.indent import next_indent
@@ -43,7 +44,9 @@ class LineDecoder:
             text: the file's.
             place: of the cursor in it.
         """
-        decoding = replace(self._decoding, extent=extent_of(text, place, self._settings.lines))
+        extent = extent_of(text, place, self._settings.lines)
+        tail = prompt.token_ids[prompt.sides.prefix.start : prompt.sides.prefix.stop]
+        decoding = replace(self._decoding, extent=extent, look_up=LookUp(prompt.token_ids, tail))
         if place.begins == "either":
             end = LineEnd(self._tokenizer.line_ends, self._settings.line_margin)
             decoding = replace(decoding, line_end=end)
@@ -58,13 +61,20 @@ class LineDecoder:
         max_tokens = decoding.max_tokens + len(healed.token_ids)
         return replace(decoding, forced=forced, max_tokens=max_tokens)
 
-    def draft(self, draft: tuple[int, ...], prompt: Prompt) -> tuple[int, ...]:
-        """Return a draft that spells what healing took back: the last line, or just that."""
+    def draft(self, last: tuple[int, ...], prompt: Prompt, decoding: Decoding) -> tuple[int, ...]:
+        """Return a draft that spells what healing took back.
+
+        Args:
+            last: token ids of the last line, or none.
+            prompt: that it may follow.
+            decoding: of the prompt; its look-up has a proposal where the last line cannot follow.
+        """
         healed = prompt.healed
-        if not healed.token_ids:
-            return draft
-        spelled = b"".join(self._pieces(draft))
-        return draft if spelled.startswith(healed.text.encode()) else healed.token_ids
+        spelled = b"".join(self._pieces(last)) if healed.token_ids else b""
+        if last and spelled.startswith(healed.text.encode()):
+            return last
+        found = decoding.look_up.propose(healed.token_ids) if decoding.look_up else ()
+        return (*healed.token_ids, *found)
 
     def _spell(self, token_id: int) -> bytes:
         return self._pieces((token_id,))[0]

@@ -230,10 +230,10 @@ class EditSession:
         place = cursor.place(text)
         prompt = self._prompt(text, cursor, place, context, state.prompt, edit)
         tokenized = perf_counter()
-        draft = self._decoder.draft(state.draft, prompt)
+        decoding = self._decoder.decoding(prompt, text, place)
+        draft = self._decoder.draft(state.draft, prompt, decoding)
         plan = self._plan(state, prompt, len(draft))
         planned = perf_counter()
-        decoding = self._decoder.decoding(prompt, text, place)
         with self._guarded():
             line = state.engine.predict(
                 plan, prompt.token_ids, replace(decoding, should_stop=should_stop), draft

@@ -135,10 +135,13 @@ class ListEngine(Engine):
     def now(self) -> float:
         return perf_counter()
 
-    def step(self, token_id: int) -> HashRows:
-        self.ids.append(0)
-        self.states.append(0)
-        return HashRows([self._compute(len(self.ids) - 1, token_id)])
+    def run(self, token_ids: Sequence[int]) -> HashRows:
+        start = len(self.ids)
+        self.ids += [0] * len(token_ids)
+        self.states += [0] * len(token_ids)
+        return HashRows(
+            [self._compute(start + i, token_id) for i, token_id in enumerate(token_ids)]
+        )
 
     def truncate(self, length: int) -> None:
         del self.ids[length:], self.states[length:]

@@ -10,14 +10,14 @@ from pie_cli.text.answer import Answer
 
 
 class Steps(Protocol):
-    """Passes over one token each after a prompt, and the way back."""
+    """Passes over a few tokens each after a prompt, and the way back."""
 
     def now(self) -> float:
         """Return `perf_counter` seconds once the device is done."""
         ...
 
-    def step(self, token_id: int) -> Rows:
-        """Append a token; return the one row after it."""
+    def run(self, token_ids: Sequence[int]) -> Rows:
+        """Append tokens; return the row after each."""
         ...
 
     def truncate(self, length: int) -> None:
@@ -42,7 +42,7 @@ class FirstPass:
 
 
 def decode_line(steps: Steps, prompt_length: int, first: FirstPass, decoding: Decoding) -> Line:
-    """Take over what the draft got right, then step until the line ends.
+    """Take over what the draft got right, then go on in further passes until the line ends.
 
     An edit that does not change the prediction costs one pass for the whole line: the draft was
     verified in the pass over the fresh tokens. Batched rows and single steps differ in the last
@@ -66,9 +66,16 @@ def decode_line(steps: Steps, prompt_length: int, first: FirstPass, decoding: De
         if decoding.should_stop():
             stopped_by = "interrupted"
             break
-        rows = steps.step(taken[-1].token_id)
+        so_far = [choice.token_id for choice in taken]
+        guess = _guess(decoding, so_far)
+        choices = chooser.choose(steps.run([so_far[-1], *guess]), guess)
         passes += 1
-        taken, stopped_by = take(taken, chooser.choose(rows), decoding)
+        agreed = _agreed(guess, choices)
+        taken, stopped_by = take(taken, choices[: agreed + 1], decoding)
+        if guess and decoding.look_up is not None:
+            accepted += min(agreed, len(taken) - len(so_far))
+            decoding.look_up.learn(len(guess), agreed)
+            steps.truncate(prompt_length + len(so_far) + agreed)
     token_ids = tuple(choice.token_id for choice in taken)
     answer = answer_of(token_ids, stopped_by, decoding)
     return Line(
@@ -84,6 +91,13 @@ def decode_line(steps: Steps, prompt_length: int, first: FirstPass, decoding: De
         first_token_at=first_token_at,
         ended_at=steps.now(),
     )
+
+
+def _guess(decoding: Decoding, token_ids: Sequence[int]) -> tuple[int, ...]:
+    """Return what may follow the tokens so far, no more than the line has room for."""
+    if decoding.look_up is None:
+        return ()
+    return decoding.look_up.propose(token_ids)[: max(0, decoding.max_tokens - len(token_ids) - 1)]
 
 
 def _agreed(draft: Sequence[int], choices: Sequence[Choice]) -> int:

@@ -263,11 +263,12 @@ class _Steps:
     def now(self) -> float:
         return stamp(self._model.device)
 
-    def step(self, token_id: int) -> LogitRows:
-        position = self._cache.length
-        self._cache.extend(position + 1)
-        rows = range(position, position + 1)
-        return LogitRows(encode(self._model, self._cache, [token_id], rows, (0,)))
+    def run(self, token_ids: Sequence[int]) -> LogitRows:
+        start = self._cache.length
+        positions = range(start, start + len(token_ids))
+        self._cache.extend(positions.stop)
+        rows = range(len(token_ids))
+        return LogitRows(encode(self._model, self._cache, token_ids, positions, rows))
 
     def truncate(self, length: int) -> None:
         self._cache.truncate(length)

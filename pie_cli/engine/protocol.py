@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from pie_cli.plan.drafts import LookUp
 from pie_cli.plan.plan import Alignment, Plan
 from pie_cli.text.answer import Extent
 from pie_cli.text.indent import Indent
@@ -99,6 +100,7 @@ class Decoding:
         forced: what the line must spell first; no part of its text.
         line_end: how it is decided whether a line that was begun is done.
         line_start: where the first new line may begin.
+        look_up: proposes what may follow, to be verified several tokens a pass; changes no output.
     """
 
     detokenize: Callable[[Sequence[int]], str]
@@ -109,6 +111,7 @@ class Decoding:
     forced: ForcedPrefix | None = None
     line_end: LineEnd | None = None
     line_start: LineStart | None = None
+    look_up: LookUp | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pie_cli.engine.edited import EditedEngine
 from pie_cli.engine.protocol import Decoding, ForcedPrefix, Line, LineEnd, LineStart
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
+from pie_cli.plan.drafts import LookUp
 from pie_cli.plan.plan import make_plan
 from pie_cli.text.answer import Extent
 from pie_cli.text.indent import Indent
@@ -411,3 +412,18 @@ def test_a_new_line_begins_between_its_columns(
         indent = len(line.text) - len(line.text.lstrip())
         assert lowest <= indent <= deepest
         assert (line.token_ids[0] == first) == (deepest == 12)
+
+
+def test_what_is_looked_up_saves_passes_and_changes_no_token(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+) -> None:
+    """A prompt that holds the line already; the control, one that holds another, is slower."""
+    tail = [1, 2]
+    knows = LookUp([*tail, *plain.token_ids, 5], tail)
+    known, cache = predict(model, rotation, look_up=knows)
+    misled = LookUp([*tail, plain.token_ids[0], 3, 3, 3, 3, 3], tail)
+    wrong, _ = predict(model, rotation, look_up=misled)
+    assert known.token_ids == wrong.token_ids == plain.token_ids
+    assert known.passes <= 4 < wrong.passes <= plain.passes
+    assert known.accepted >= 8
+    cache.check_integrity()

@@ -1,6 +1,7 @@
 """The engine for models whose cache cannot be edited: exact prediction on their own cache."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from typing_extensions import override
 
@@ -160,6 +161,9 @@ class PlainEngine(Engine):
 
     def _decode(self, state: PlainState, length: int, first: FirstPass, decoding: Decoding) -> Line:
         """Decode; afterwards the cache holds exactly the prompt, or nothing."""
+        if not self._ability.crops:
+            # What was drafted in vain could not be taken back.
+            decoding = replace(decoding, look_up=None)
         # Where nothing can be taken back, the prompt's end is kept and a copy goes on.
         steps = _Steps(self._model, state, self._keeps and not self._ability.crops)
         line = decode_line(steps, length, first, decoding)
@@ -186,10 +190,10 @@ class _Steps:
     def now(self) -> float:
         return stamp(self._model.device)
 
-    def step(self, token_id: int) -> LogitRows:
+    def run(self, token_ids: Sequence[int]) -> LogitRows:
         if self._must_copy:
             self._state, self._must_copy = self._state.copy(), False
-        return LogitRows(self._state.run([token_id], 1))
+        return LogitRows(self._state.run(token_ids, len(token_ids)))
 
     def truncate(self, length: int) -> None:
         self._state.crop(length)
