@@ -167,7 +167,7 @@ class HttpServer:
 
     def tell(self, event: Event) -> None:
         """Log it."""
-        _log.debug("%s", event)
+        _log.debug("%s", type(event).__name__)
 
     def failed(self, error: PieError, *, at_end: bool) -> None:
         """Log it; without a model there is nothing to serve."""
