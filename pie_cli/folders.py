@@ -45,3 +45,12 @@ def _usual(find: Callable[..., Path]) -> Path:
         return find(_NAME, appauthor=False)
     except RuntimeError:
         return _NOWHERE / _NAME
+
+
+def runtime_folder() -> Path:
+    """Return the folder of what lives as long as a process, such as sockets.
+
+    Where the system has none for the user, it is in the folder of what can be made again.
+    """
+    root = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(root) / _NAME if root else cache_folder() / "run"

@@ -30,6 +30,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+        patch.setenv("XDG_RUNTIME_DIR", str(folder / "runtime"))
         patch.setenv("XDG_DATA_HOME", str(folder / "data"))
         patch.setenv("OLLAMA_MODELS", str(folder / "ollama"))
         patch.setenv("LLAMA_CACHE", str(folder / "llama.cpp"))

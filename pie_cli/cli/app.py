@@ -160,6 +160,9 @@ def complete(
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
     plain: Annotated[bool, typer.Option("--plain", help="Print the predicted line alone.")] = False,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Load the model, also where a running pie has it.")
+    ] = False,
     _quiet: options.Quiet = False,
     _verbose: options.Verbose = False,
     _log_file: options.LogFile = None,
@@ -196,6 +199,7 @@ def complete(
                 not_applied=not_applied,
                 as_json=as_json,
                 plain=plain,
+                cold=cold,
             ),
         )
 

@@ -4,20 +4,20 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pie_cli.cli.documents import comparison_document, dump, prediction_document
-from pie_cli.cli.models import open_model
-from pie_cli.cli.render import Renderer
+from pie_cli.cli.documents import ModelFacts, comparison_document, dump, prediction_document
 from pie_cli.config import Settings
 from pie_cli.errors import InputError
-from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Comparison, Prediction
-from pie_cli.session import EditSession
+from pie_cli.serving.warm import Question, WarmAnswer, ask
 from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
-from pie_cli.text.reading import Side
 from pie_cli.watching.files import read_bytes, read_source, real_path, shown_path, source_text
-from pie_cli.watching.patched import PatchedFile, find_edit
+
+if TYPE_CHECKING:
+    from pie_cli.text.reading import Side
+    from pie_cli.watching.patched import PatchedFile
 
 _STDIN = Path("-")
 
@@ -43,6 +43,7 @@ class CompleteOptions:
         not_applied: FILE does not hold it yet, as the user knows.
         as_json: print JSON instead of text.
         plain: print the line alone.
+        cold: load the model, also where a running pie has it.
     """
 
     file: Path | None = None
@@ -53,6 +54,7 @@ class CompleteOptions:
     not_applied: bool = False
     as_json: bool = False
     plain: bool = False
+    cold: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -77,53 +79,71 @@ def run(settings: Settings, options: CompleteOptions) -> None:
     Raises:
         PieError: whatever the user can mend.
     """
-    renderer = Renderer()
-    path, edit = _subject(options, renderer)
-    patch = options.patch
-    # Refuse a cursor outside the file before loading a model.
+    path, edit, notes = _subject(options)
+    if notes:
+        from pie_cli.cli.render import Renderer
+
+        for note in notes:
+            Renderer().note(note)
+    # Refuse a cursor outside the file before a model is loaded, or asked.
     Cursor.parse(settings.at).offset(edit.after)
-    others = [
-        ContextFile(shown_path(other), read_source(other))
+    others = tuple(
+        (shown_path(other), read_source(other))
         for other in options.context
         if real_path(other) != real_path(path)
-    ]
-    opened = open_model(settings, renderer)
-    session = EditSession(opened.model, shown_path(path), settings)
-    encode_before_ms = 0.0
-    with renderer.progress("encoding") as report:
-        if patch is None:
-            prediction = session.open(
-                edit.after, lambda done, total: report("tokens", done, total), others
-            )
-        else:
-            before, after = _cursors(session.cursor, edit)
-            encode_before_ms = session.prime(
-                edit.before, lambda done, total: report("tokens", done, total), others, before
-            )
-            prediction = session.update(edit, at=after)
-    spent = Spent(opened.load_ms, encode_before_ms)
-    if options.plain:
-        renderer.bare(prediction.text)
-        return
+    )
+    found = None
+    if not options.cold:
+        # What is asked about is another file than that on disk where a text came from stdin.
+        question = Question(
+            str(path.absolute()), shown_path(path), edit.before, edit.after, settings.at, others
+        )
+        found = ask(settings, question)
+    if found is not None:
+        _show_warm(found, path, edit, options)
+    else:
+        from pie_cli.cli.cold import complete
+
+        complete(settings, options, path, edit, others)
+
+
+def _show_warm(found: WarmAnswer, path: Path, edit: Edit, options: CompleteOptions) -> None:
+    """Show what a running pie answered, and that it did."""
+    shown = shown_path(path)
     if options.as_json:
-        comparison = session.compare() if patch is not None else None
-        print(document(session, prediction, comparison, spent))
+        print(complete_document(shown, found, found.prediction, warm=True))
         return
-    renderer.prediction(session.path, edit.after, prediction)
-    if patch is not None:
-        comparison = session.compare()
-        if comparison is not None:
-            renderer.comparison(comparison)
-    renderer.line(_spent_line(spent, with_edit=patch is not None))
+    if options.plain and not sys.stdout.isatty():
+        # Without the renderer: that takes as long to load as all the rest.
+        print(found.prediction.text)
+        return
+    from pie_cli.cli.render import Renderer
+
+    renderer = Renderer()
+    if options.plain:
+        renderer.bare(found.prediction.text)
+        return
+    renderer.prediction(shown, edit.after, found.prediction)
+    renderer.line(
+        f"Answered by {found.name} in the running pie (process {found.process_id});"
+        " --cold loads it again"
+    )
 
 
-def document(
-    session: EditSession, prediction: Prediction, comparison: Comparison | None, spent: Spent
+def complete_document(
+    path: str,
+    model: ModelFacts,
+    prediction: Prediction,
+    *,
+    spent: Spent = Spent(0.0, 0.0),
+    comparison: Comparison | None = None,
+    warm: bool = False,
 ) -> str:
     """Return the one JSON document that `--json` prints."""
     return dump(
         {
-            **prediction_document(session.path, session.model, prediction),
+            **prediction_document(path, model, prediction),
+            "warm": warm,
             "load_ms": round(spent.load_ms, 3),
             "encode_before_ms": round(spent.encode_before_ms, 3),
             "comparison": comparison_document(comparison) if comparison else None,
@@ -143,17 +163,17 @@ def read_patch(patch: Path) -> bytes:
     return _read_stdin("a patch", "name a file with --edit")
 
 
-def _subject(options: CompleteOptions, renderer: Renderer) -> tuple[Path, Edit]:
-    """Return the path of what is completed, and the edit to complete after."""
+def _subject(options: CompleteOptions) -> tuple[Path, Edit, list[str]]:
+    """Return the path of what is completed, the edit to complete after, and what to say of it."""
     file, patch = options.file, options.patch
     side = _side(
         applied=options.applied, not_applied=options.not_applied, has_patch=patch is not None
     )
     if patch is not None:
+        from pie_cli.watching.patched import find_edit
+
         found = find_edit(file, read_patch(patch), side)
-        for line in _notes(found, asked=side is not None):
-            renderer.note(line)
-        return found.path, found.reading.edit
+        return found.path, found.reading.edit, list(_notes(found, asked=side is not None))
     if file is None:
         raise InputError("nothing to complete", "name a FILE, or a patch with --edit")
     if file == _STDIN:
@@ -161,7 +181,7 @@ def _subject(options: CompleteOptions, renderer: Renderer) -> tuple[Path, Edit]:
         text = source_text(_read_stdin("a text", "name a FILE"), "stdin")
     else:
         path, text = file, read_source(file)
-    return path, Edit(text, text, ())
+    return path, Edit(text, text, ()), []
 
 
 def _read_stdin(what: str, remedy: str) -> bytes:
@@ -173,7 +193,7 @@ def _read_stdin(what: str, remedy: str) -> bytes:
         raise InputError(f"cannot read stdin: {error}", remedy) from None
 
 
-def _side(*, applied: bool, not_applied: bool, has_patch: bool) -> Side | None:
+def _side(*, applied: bool, not_applied: bool, has_patch: bool) -> "Side | None":
     """Read what the user says of the file and the patch."""
     if not (applied or not_applied):
         return None
@@ -185,7 +205,7 @@ def _side(*, applied: bool, not_applied: bool, has_patch: bool) -> Side | None:
     return "applied" if applied else "not applied"
 
 
-def _notes(found: PatchedFile, *, asked: bool) -> Iterator[str]:
+def _notes(found: "PatchedFile", *, asked: bool) -> Iterator[str]:
     """Say what was understood of a patch."""
     reading, path = found.reading, shown_path(found.path)
     if found.other_files:
@@ -202,20 +222,3 @@ def _notes(found: PatchedFile, *, asked: bool) -> Iterator[str]:
     elif not asked:
         holds = "holds the patch already" if reading.side == "applied" else "is without the patch"
         yield f"{path} {holds}{off}"
-
-
-def _cursors(cursor: Cursor, edit: Edit) -> tuple[Cursor, Cursor]:
-    """Return where the cursor was before the edit, and where it is after it."""
-    if cursor.follows_edits:
-        return cursor.moved(edit.reversed()), cursor.moved(edit)
-    return cursor.moved(edit.reversed()).within(edit.before), cursor
-
-
-def _spent_line(spent: Spent, *, with_edit: bool) -> str:
-    before = (
-        f", {spent.encode_before_ms:,.0f} ms on encoding the file before the edit"
-        if with_edit
-        else ""
-    )
-    advice = "; pie watch spends these once" if with_edit else ""
-    return f"Spent before that: {spent.load_ms:,.0f} ms on loading{before}{advice}"

@@ -2,17 +2,32 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pie_cli.cli.tally import Summary
 from pie_cli.errors import PieError
 from pie_cli.results import Comparison, Prediction
 
 if TYPE_CHECKING:
-    from pie_cli.editable import EditableModel
+    from pie_cli.cli.tally import Summary
     from pie_cli.workspace.pool import SessionPool
 
 SCHEMA = "pie/1"
+
+
+class ModelFacts(Protocol):
+    """What results say of a model."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
+    def dtype(self) -> str:
+        """The type of its weights."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +49,7 @@ class Beginning:
     load_ms: float
 
 
-def prediction_document(
-    path: str, model: "EditableModel", prediction: Prediction
-) -> dict[str, Any]:
+def prediction_document(path: str, model: ModelFacts, prediction: Prediction) -> dict[str, Any]:
     """Return the fields of a prediction in a file, without `schema`."""
     return {
         "path": path,
@@ -98,7 +111,7 @@ def error_document(error: PieError) -> dict[str, Any]:
     return {"cause": error.cause, "remedy": error.remedy}
 
 
-def summary_document(summary: Summary) -> dict[str, Any]:
+def summary_document(summary: "Summary") -> dict[str, Any]:
     """Return the fields of a watch's `stop`, without `schema`; what was not measured is null."""
     agreement = summary.agreement_pct
     return {

@@ -18,6 +18,7 @@ from pie_cli.cli.tally import Tally
 from pie_cli.cli.targets import Targets, find_targets
 from pie_cli.config import Settings
 from pie_cli.errors import InputError
+from pie_cli.serving.offer import offering
 from pie_cli.session import OnProgress
 from pie_cli.text.cursor import Cursor
 from pie_cli.watching.files import FileDocuments, shown_path
@@ -141,7 +142,8 @@ def watch_paths(
             events = workspace.events(first, must_open=must_open)
             try:
                 named_files = [*targets.files, *targets.context]
-                with FileDocuments(changes, documents, named=named_files):
+                files = FileDocuments(changes, documents, named=named_files)
+                with files, offering(documents, opened.model, settings):
                     _follow(events, tell, interrupts)
             except KeyboardInterrupt:
                 pass

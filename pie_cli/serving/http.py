@@ -7,9 +7,11 @@ import asyncio
 import hmac
 import json
 import logging
+import signal
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, final
 
 import uvicorn
@@ -62,6 +64,24 @@ def is_local(host: str) -> bool:
     return host in _LOCAL
 
 
+class _Uvicorn(uvicorn.Server):
+    """Ends well at Ctrl-C and SIGTERM: uvicorn's own would have them again afterwards."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals over while it serves, where Python takes any."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        taken = (signal.SIGINT, signal.SIGTERM)
+        handlers = {number: signal.signal(number, self.handle_exit) for number in taken}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
 @final
 class HttpServer:
     """Answers HTTP requests by a workspace; what one client does holds no other up.
@@ -105,7 +125,7 @@ class HttpServer:
         ]
         handlers: dict[Any, Any] = {HTTPException: self._refused, Exception: self._broken}
         self.app = Starlette(routes=routes, exception_handlers=handlers)
-        self._server = uvicorn.Server(
+        self._server = _Uvicorn(
             uvicorn.Config(
                 self.app,
                 host=host,

@@ -11,6 +11,7 @@ from typing import Protocol, final
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
 from pie_cli.errors import InputError, PieError
+from pie_cli.serving.offer import offering
 from pie_cli.session import OnProgress
 from pie_cli.watching.files import read_source, shown_path
 from pie_cli.workspace.context import BUDGET_SHARE, Context
@@ -99,9 +100,12 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            workspace = self._workspace(_load(self._serving.settings, self._listener.loading))
-            while not self._documents.stopped:
-                self._follow(workspace)
+            settings = self._serving.settings
+            model = _load(settings, self._listener.loading)
+            workspace = self._workspace(model)
+            with offering(self._documents, model, settings):
+                while not self._documents.stopped:
+                    self._follow(workspace)
         except PieError as error:
             self._end(error)
         except Exception as error:  # noqa: BLE001 - told where it can be shown

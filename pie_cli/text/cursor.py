@@ -210,6 +210,19 @@ def _last_content(text: str, stop: int, start: int = 0) -> int | None:
     return text.count("\n", 0, start) + above.count("\n") if above else None
 
 
+def around(cursor: Cursor, edit: Edit) -> tuple[Cursor, Cursor]:
+    """Return where a cursor was before an edit, and where it is after it.
+
+    Args:
+        cursor: as it is after the edit; one that follows edits is below the lowest change.
+        edit: the edit.
+    """
+    lowest = edit.lowest
+    if cursor.follows_edits and lowest:
+        return replace(cursor, line=lowest.old_stop), replace(cursor, line=lowest.new_stop)
+    return cursor.moved(edit.reversed()).within(edit.before), cursor
+
+
 def line_offset(text: str, line: int) -> int | None:
     """Return where a 0-based line begins; the empty one behind the last newline counts.
 

@@ -6,11 +6,14 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pie_cli.errors import PieError
-from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Prediction
 from pie_cli.text.cursor import Cursor
+
+if TYPE_CHECKING:
+    from pie_cli.prompt.assembly import ContextFile
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Request:
     cursor: Cursor | None = None
     text: str | None = None
     version: int | None = None
-    context: tuple[ContextFile, ...] | None = None
+    context: "tuple[ContextFile, ...] | None" = None
     enough: Callable[[], bool] = lambda: False
     answer: "Future[Answer | None]" = field(default_factory=Future)
     _over: threading.Event = field(default_factory=threading.Event)
