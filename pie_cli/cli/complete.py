@@ -69,12 +69,16 @@ class CompleteOptions:
             raise InputError("--json and --plain exclude each other", "give one of them")
 
 
-def run(settings: Settings, options: CompleteOptions) -> None:
+def run(settings: Settings, options: CompleteOptions, *, only_warm: bool = False) -> bool:
     """Complete FILE, or the file that the patch names, after the patch.
 
     Args:
         settings: model, cursor, strategy, comparison, limits.
         options: what is completed, and how it is shown.
+        only_warm: load no model: complete where a running pie answers, or not at all.
+
+    Returns:
+        Whether it was completed.
 
     Raises:
         PieError: whatever the user can mend.
@@ -101,10 +105,11 @@ def run(settings: Settings, options: CompleteOptions) -> None:
         found = ask(settings, question)
     if found is not None:
         _show_warm(found, path, edit, options)
-    else:
+    elif not only_warm:
         from pie_cli.cli.cold import complete
 
         complete(settings, options, path, edit, others)
+    return found is not None or not only_warm
 
 
 def _show_warm(found: WarmAnswer, path: Path, edit: Edit, options: CompleteOptions) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rapidfuzz.distance import Indel
-
 MIN_RUN = 4
 """Items below which a run is not taken: shorter matches are confetti out of unrelated code."""
 
@@ -314,6 +312,9 @@ def _common_subsequence(old: list[int], new: list[int], span: _Span) -> list[Kep
         return []
     old_part: list[Hashable] = list(old[span.old_start : span.old_stop])
     new_part: list[Hashable] = list(new[span.new_start : span.new_stop])
+    # Imported where it is used: a warm call never is here.
+    from rapidfuzz.distance import Indel
+
     blocks = Indel.opcodes(old_part, new_part).as_matching_blocks()
     return [
         KeptRun(span.old_start + block.a, span.new_start + block.b, block.size)
@@ -336,4 +337,6 @@ def _merged(runs: list[KeptRun]) -> list[KeptRun]:
 
 def similarity(one: str, other: str) -> float:
     """Return how much of two texts is common, 0 to 100: twice the LCS over both lengths."""
+    from rapidfuzz.distance import Indel
+
     return 100 * float(Indel.normalized_similarity(one, other))

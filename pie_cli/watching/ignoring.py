@@ -2,10 +2,12 @@
 
 from contextlib import suppress
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from pie_cli.regular import read_regular
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 
 class IgnoreRules:
@@ -53,7 +55,7 @@ class IgnoreRules:
         before = self._specs.pop(folder, None)
         return self._spec(folder) != before
 
-    def _spec(self, folder: Path) -> GitIgnoreSpec | None:
+    def _spec(self, folder: Path) -> "GitIgnoreSpec | None":
         if folder not in self._specs:
             # The repository's own list weighs less than any .gitignore, so it goes first.
             lines = [*_lines(_exclude_file(folder)), *_lines(folder / ".gitignore")]
@@ -85,8 +87,10 @@ def _lines(path: Path | None) -> list[str]:
     return []
 
 
-def _compiled(lines: list[str]) -> GitIgnoreSpec | None:
+def _compiled(lines: list[str]) -> "GitIgnoreSpec | None":
     """Compile what can be compiled: git, too, passes over lines that it cannot read."""
+    from pathspec import GitIgnoreSpec
+
     good = []
     for line in lines:
         with suppress(ValueError):

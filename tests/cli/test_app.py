@@ -51,11 +51,10 @@ print("still here")
 
 
 def test_a_package_that_does_not_load_is_two_lines_on_stderr() -> None:
-    program = """
+    program = f"""
 import sys
-from pathlib import Path
 sys.modules["torch"] = None
-sys.argv = ["pie", "complete", "area.py"]
+sys.argv = ["pie", "complete", {__file__!r}]
 from pie_cli.cli.app import main
 main()
 """

@@ -211,3 +211,77 @@ print(*{{name.split('.')[0] for name in sys.modules}}, file=sys.stderr)
     assert json.loads(result.stdout)["warm"]
     heavy = {"torch", "transformers", "tokenizers", "numpy", "huggingface_hub", "rich"}
     assert set(result.stderr.split()) & heavy == set()
+
+
+def in_pipe(runtime: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run pie as an editor does, and have it tell which packages it loaded."""
+    program = f"""
+import sys
+sys.argv = ["pie", *{list(arguments)!r}]
+from pie_cli.__main__ import main
+try:
+    main()
+finally:
+    print(*{{name.split('.')[0] for name in sys.modules}}, file=sys.stderr)
+"""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XDG_RUNTIME_DIR": str(runtime.parent),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        input=stdin,
+    )
+
+
+def test_the_quick_way_answers_as_the_other_and_loads_less(
+    running: Documents, tiny_checkpoint: Path, runtime: Path
+) -> None:
+    common = ["complete", "-m", str(tiny_checkpoint), *OPTIONS]
+    for how in ("--json", "--plain"):
+        for arguments, stdin in (
+            (["area.py", how, "--at=9:5"], ""),
+            (["-", "--stdin-filename", "area.py", how, "--at", "9:5"], SOURCE),
+        ):
+            quick = in_pipe(runtime, *common, *arguments, stdin=stdin)
+            assert quick.returncode == 0, quick.stderr
+            assert "typer" not in quick.stderr.split()
+            other = in_pipe(runtime, *common, *arguments, "--verbose", stdin=stdin)
+            assert "typer" in other.stderr.split()
+            line = quick.stdout if how == "--plain" else json.loads(quick.stdout)["prediction"]
+            same = other.stdout if how == "--plain" else json.loads(other.stdout)["prediction"]
+            assert line == same
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["area.py", "--at", "4000:1", "--plain"],
+        ["area.py", "--max-tokens", "x", "--plain"],
+        ["area.py", "--max-tokens", "--plain"],
+        ["nowhere.py", "--plain"],
+        ["--plain"],
+        ["area.py", "--plain", "--no-such-option"],
+    ],
+)
+def test_whatever_goes_wrong_is_said_by_the_commands_proper(
+    running: Documents, tiny_checkpoint: Path, runtime: Path, arguments: list[str]
+) -> None:
+    result = in_pipe(runtime, "complete", "-m", str(tiny_checkpoint), *OPTIONS, *arguments)
+    assert result.returncode in (ExitCode.USAGE, ExitCode.INPUT)
+    assert "typer" in result.stderr.split()
+    assert result.stdout == ""
+
+
+def test_a_text_from_stdin_is_not_lost_where_nobody_answers(
+    runtime: Path, tiny_checkpoint: Path
+) -> None:
+    arguments = ["complete", "-", "-m", str(tiny_checkpoint), *OPTIONS, "--json"]
+    found = json.loads(in_pipe(runtime, *arguments, stdin=SOURCE).stdout)
+    assert not found["warm"]
+    assert found["tokens"]["total"] > 100
