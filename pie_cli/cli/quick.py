@@ -51,6 +51,7 @@ def completes(arguments: Sequence[str]) -> bool:
 
 def _completed(file: str, flags: dict[str, bool], values: dict[str, str]) -> bool:
     from pie_cli.cli.complete import CompleteOptions, run
+    from pie_cli.cli.places import place_of
     from pie_cli.config import Settings
 
     found = resolve()
@@ -61,8 +62,9 @@ def _completed(file: str, flags: dict[str, bool], values: dict[str, str]) -> boo
     for name, text in values.items():
         chosen[KEYS[name].parameter] = KEYS[name].read_text(text)
     context = found["context"].value
+    path, chosen["at"] = place_of(Path(file), chosen["at"])
     options = CompleteOptions(
-        Path(file),
+        path,
         stdin_filename=None if stdin_filename is None else Path(stdin_filename),
         context=tuple(map(Path, context)) if isinstance(context, tuple) else (),
         as_json=flags.get("as_json", False),

@@ -16,6 +16,7 @@ def lsp(
     context: typer.Context,
     model: options.Model = Settings.model,
     strategy: options.Strategy = Settings.strategy,
+    lines: options.Lines = Settings.lines,
     max_tokens: options.MaxTokens = Settings.max_tokens,
     latency: options.Latency = Settings.latency,
     context_files: options.ContextFiles = None,
@@ -65,6 +66,7 @@ def lsp(
         "strategy": strategy,
         "max-tokens": max_tokens,
         "latency": latency,
+        "lines": lines,
         "context": [str(path.absolute()) for path in context_files or ()],
         "context-tokens": context_tokens,
         "context-budget": context_budget,
@@ -94,6 +96,7 @@ def serve(
             "--compare", help="What is recomputed in idle time.", metavar="|".join(COMPARISONS)
         ),
     ] = "prefix",
+    lines: options.Lines = Settings.lines,
     max_tokens: options.MaxTokens = Settings.max_tokens,
     latency: options.Latency = Settings.latency,
     context_tokens: options.ContextTokens = None,
@@ -137,6 +140,7 @@ def serve(
             max_tokens=max_tokens,
             context_tokens=context_tokens,
             latency=latency,
+            lines=lines,
             chunk_tokens=CHUNK_TOKENS,
             trust_remote_code=trust_remote_code,
         )

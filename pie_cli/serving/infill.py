@@ -9,6 +9,7 @@ from pie_cli.errors import InputError
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.prompt.tokenizer import TextTokenizer
 from pie_cli.results import Prediction
+from pie_cli.serving.items import insertion
 from pie_cli.serving.positions import clean
 
 _MOST_EXTRA = 256
@@ -84,15 +85,16 @@ def read_completion(body: Mapping[str, Any]) -> Infill:
 
 def content_of(asked: Infill, prediction: Prediction, tokenizer: TextTokenizer) -> tuple[str, str]:
     """Return what a client gets of a predicted line, and why it ends: eos, limit or word."""
-    content = prediction.text
+    content = insertion(asked.text, len(asked.before), prediction) or ""
     why = "limit" if prediction.stopped_by in ("max_tokens", "interrupted") else "eos"
     if asked.n_predict is not None and len(prediction.token_ids) > asked.n_predict:
-        content, why = _first_tokens(prediction, tokenizer, asked.n_predict), "limit"
+        first = _first_tokens(prediction, tokenizer, asked.n_predict)
+        content, why = content[: content.find(prediction.text) + len(first)], "limit"
     ends = [place for place in map(content.find, asked.stop) if place >= 0]
     if ends:
         content, why = content[: min(ends)], "word"
-    first, *more = content.split("\n")
-    kept = [first]
+    head, *more = content.split("\n")
+    kept = [head]
     for line in more:
         if line.strip() and len(line) - len(line.lstrip()) < asked.n_indent:
             break

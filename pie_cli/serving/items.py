@@ -8,10 +8,10 @@ _WORD_BEFORE = re.compile(r"\w*\Z")
 
 
 def insertion(text: str, offset: int, prediction: Prediction) -> str | None:
-    """Return what to insert at a place for a line predicted there; None where there is nothing.
+    """Return what to insert at a place for what was predicted there; None where there is nothing.
 
-    A line that ends with what follows the place already is cut there; one that is predicted before
-    a whole line gets a line end.
+    Lines of their own get a line end: before them after a line that is done, after them before a
+    line that is there.
 
     Args:
         text: of the document.
@@ -21,13 +21,14 @@ def insertion(text: str, offset: int, prediction: Prediction) -> str | None:
     line = prediction.text
     if not line.strip():
         return None
-    stop = text.find("\n", offset)
-    rest = (text[offset:] if stop < 0 else text[offset:stop]).rstrip()
-    if not rest:
+    start = text.rfind("\n", 0, offset) + 1
+    if prediction.completes_line:
         return line
-    if text.rfind("\n", 0, offset) + 1 == offset:
-        return line + "\n"
-    return line.removesuffix(rest) or None
+    if start < offset:
+        return "\n" + line
+    stop = text.find("\n", offset)
+    rest = text[offset:] if stop < 0 else text[offset:stop]
+    return line + "\n" if rest.strip() else line
 
 
 def word_before(text: str, offset: int) -> str:

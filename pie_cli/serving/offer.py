@@ -69,7 +69,8 @@ def _answer(
 
 
 def _resting(cursor: Cursor, text: str) -> Cursor:
-    """Return the place of a cursor that follows edits where there was none: the text's end."""
+    """Return where a cursor that follows edits is as long as there was none."""
     if not cursor.follows_edits:
         return cursor
-    return replace(cursor, line=text.count("\n") + (not text.endswith("\n")))
+    position = cursor.place(text).position
+    return replace(cursor, line=position.line - 1, column=position.column - 1)

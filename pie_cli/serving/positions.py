@@ -72,10 +72,17 @@ def position_of(text: str, offset: int, encoding: str = UTF_16) -> tuple[int, in
 
 
 def cursor_at(text: str, offset: int) -> Cursor:
-    """Return the cursor of a place."""
+    """Return the cursor of a place.
+
+    At the end of a line that has content the model says whether the line goes on or the next one
+    comes; elsewhere the rest of the line is meant.
+    """
     line, start = text.count("\n", 0, offset), text.rfind("\n", 0, offset) + 1
+    stop = text.find("\n", offset)
+    rest = text[offset:] if stop < 0 else text[offset:stop]
+    is_end = bool(text[start:offset].strip()) and not rest.strip()
     marked = line == 0 and text.startswith(BOM)
-    return Cursor(line, max(0, offset - start - marked))
+    return Cursor(line, max(0, offset - start - marked), follows_edits=is_end)
 
 
 def _line_span(text: str, line: int) -> tuple[int, int]:

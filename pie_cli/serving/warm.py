@@ -53,7 +53,7 @@ class Question:
     shown: str
     before: str
     after: str
-    at: str | None = None
+    at: str = Settings.at
     context: tuple[tuple[str, str], ...] = ()
 
 

@@ -214,12 +214,11 @@ def around(cursor: Cursor, edit: Edit) -> tuple[Cursor, Cursor]:
     """Return where a cursor was before an edit, and where it is after it.
 
     Args:
-        cursor: as it is after the edit; one that follows edits is below the lowest change.
+        cursor: as it is after the edit; one that follows edits is where this one ends.
         edit: the edit.
     """
-    lowest = edit.lowest
-    if cursor.follows_edits and lowest:
-        return replace(cursor, line=lowest.old_stop), replace(cursor, line=lowest.new_stop)
+    if cursor.follows_edits:
+        return cursor.moved(edit.reversed()), cursor.moved(edit)
     return cursor.moved(edit.reversed()).within(edit.before), cursor
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from pie_cli.errors import InputError
 from pie_cli.serving.buffers import Buffers, Replacement, path_of
+from pie_cli.serving.items import insertion
 from pie_cli.serving.positions import clean, cursor_at, offset_at, position_of
 from pie_cli.watching.tree import MAX_FILE_BYTES
 from pie_cli.workspace.documents import Change, Documents, Gone
@@ -55,6 +57,30 @@ def test_beyond_a_line_is_its_end_and_within_a_character_before_it() -> None:
     for line in (3, -1):
         with pytest.raises(InputError, match="outside the document"):
             offset_at("ab\n", line, 0)
+
+
+@pytest.mark.parametrize(
+    ("offset", "text", "completes", "inserted"),
+    [
+        (5, " + 1", True, " + 1"),
+        (5, "y = 2", False, "\ny = 2"),
+        (6, "y = 2", False, "y = 2\n"),
+        (7, "y = 2", True, "y = 2"),
+        (11, "y = 2", False, "y = 2"),
+        (5, "  ", True, None),
+    ],
+)
+def test_a_line_of_its_own_gets_a_line_end_where_there_is_none(
+    offset: int, text: str, completes: bool, inserted: str | None
+) -> None:
+    made = SimpleNamespace(text=text, completes_line=completes)
+    assert insertion("x = 1\nz =\n\n", offset, made) == inserted  # type: ignore[arg-type]
+
+
+def test_at_the_end_of_a_line_the_model_says_whether_it_goes_on() -> None:
+    text = "x = 1\n    \nz = (2)"
+    follows = [cursor_at(text, offset).follows_edits for offset in (5, 4, 10, 17, 18)]
+    assert follows == [True, False, False, False, True]
 
 
 def test_halves_of_characters_are_replaced_one_by_one() -> None:
