@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TypeAlias
 
+from pie_cli.answers import compared, predicted
 from pie_cli.config import Settings
 from pie_cli.decoder import LineDecoder
 from pie_cli.editable import EditableModel
@@ -31,8 +32,8 @@ from pie_cli.plan.repair import repair_positions, settled
 from pie_cli.plan.strategies import parse
 from pie_cli.prompt.assembly import ContextFile, Prompt, PromptBuilder
 from pie_cli.prompt.window import Edges
-from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
-from pie_cli.text.cursor import BOM, Cursor, Place, Position
+from pie_cli.results import Comparison, Prediction, Timings
+from pie_cli.text.cursor import BOM, Cursor, Place
 from pie_cli.text.edit import Edit
 from pie_cli.text.matching import KeptRun
 from pie_cli.timing import elapsed_ms
@@ -254,7 +255,7 @@ class EditSession:
             first_token=elapsed_ms(began, line.first_token_at),
             line=elapsed_ms(began, line.ended_at),
         )
-        return _predicted(state, line, draft, plan, timings, edit)
+        return self._answered(state, line, draft, plan, timings, edit)
 
     def compare(self, should_stop: ShouldStop = never) -> Comparison | None:
         """Recompute the last prompt in place, in ascending chunks, and predict again.
@@ -285,7 +286,23 @@ class EditSession:
             line = state.engine.predict_after(state.prompt.token_ids, decoding, draft)
         forward = 1e3 * compute_s + elapsed_ms(line.began_at, line.first_token_at)
         self._keep_snapshots(should_stop)
-        return _compared(self.settings.compare, state, line, forward)
+        return compared(self.settings.compare, line, state.place, state.last, forward)
+
+    @staticmethod
+    def _answered(
+        state: _State,
+        line: Line,
+        draft: tuple[int, ...],
+        plan: Plan,
+        timings: Timings,
+        edit: Edit,
+    ) -> Prediction:
+        """Remember a line as the next draft, and report it."""
+        state.last_draft, state.draft = draft, line.token_ids
+        state.last = predicted(
+            line, state.place, state.prompt, plan, state.stale_from, timings, edit
+        )
+        return state.last
 
     def fork(self, strategy: str) -> "EditSession":
         """Return a session in the same state with another strategy and a copy of the cache.
@@ -420,7 +437,7 @@ class EditSession:
         decode = elapsed_ms(line.first_token_at, line.ended_at)
         first_token = tokenize + forward
         timings = Timings(tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
-        return _predicted(state, line, (), plan, timings, Edit(text, text, ()))
+        return self._answered(state, line, (), plan, timings, Edit(text, text, ()))
 
     def _new_engine(self, length: int) -> Engine:
         """Make an engine with room for the line, and for some edits before it has to grow."""
@@ -451,66 +468,3 @@ class EditSession:
         except BaseException:
             self._state = None
             raise
-
-
-def _predicted(
-    state: _State,
-    line: Line,
-    draft: tuple[int, ...],
-    plan: Plan,
-    timings: Timings,
-    edit: Edit,
-) -> Prediction:
-    """Remember the line as the next draft, and report it."""
-    stale = plan.length - state.stale_from
-    state.last = Prediction(
-        text=line.text,
-        at=_position(state.place, line),
-        strategy=plan.strategy,
-        exact=stale == 0,
-        tokens=TokenCounts(
-            plan.length, plan.reused, plan.shifted, plan.encoded, stale, plan.restored
-        ),
-        timings_ms=timings,
-        lines_added=edit.lines_added,
-        lines_removed=edit.lines_removed,
-        window_dropped=state.prompt.edges.top,
-        stopped_by=line.stopped_by,
-        window_dropped_below=state.prompt.dropped_below,
-        form=state.prompt.form,
-        context=state.prompt.context,
-        token_ids=line.token_ids,
-        margins=line.margins,
-        completes_line=line.completes_line,
-    )
-    state.last_draft, state.draft = draft, line.token_ids
-    return state.last
-
-
-def _position(place: Place, line: Line) -> Position:
-    """Return where a line begins: a new one below the line that it does not go on with."""
-    if place.begins == "either" and not line.completes_line:
-        return Position(place.position.line + 1, 1)
-    return place.position
-
-
-def _compared(strategy: str, state: _State, line: Line, forward: float) -> Comparison:
-    """Set the recompute's times beside the prediction's; both had to tokenize the text."""
-    prediction = state.last
-    assert prediction is not None
-    pie = prediction.timings_ms
-    decode = elapsed_ms(line.first_token_at, line.ended_at)
-    first_token = pie.tokenize + forward
-    timings = Timings(pie.tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
-    return Comparison(
-        strategy=strategy,
-        text=line.text,
-        at=_position(state.place, line),
-        completes_line=line.completes_line,
-        agrees=line.text == prediction.text
-        and (not line.text or line.completes_line == prediction.completes_line),
-        timings_ms=timings,
-        speedup=Speedup(timings.first_token / pie.first_token, timings.line / pie.line),
-        token_ids=line.token_ids,
-        margins=line.margins,
-    )
