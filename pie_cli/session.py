@@ -43,7 +43,7 @@ OnProgress: TypeAlias = Callable[[int, int], None]
 
 @dataclass
 class _State:
-    """What the cache stands for.
+    """What the cache holds.
 
     Attributes:
         engine: holds `prompt`.

@@ -48,7 +48,7 @@ class BenchOptions:
         repeats: int,
         strategies: str = ",".join(BENCHED),
     ) -> "BenchOptions":
-        """Read lists separated by commas; what stands twice counts once.
+        """Read lists separated by commas; what is there twice counts once.
 
         Raises:
             InputError: an entry that is no number, too small, or an unknown edit or strategy.
@@ -163,7 +163,7 @@ def _against_stock(rows: Sequence[Row]) -> str:
 
 
 def _legend(rows: Sequence[Row]) -> Iterator[str]:
-    """Say what the columns mean and how much stands behind them."""
+    """Say what the columns mean and how many measurements they rest on."""
     by_strategy = {row.strategy: row for row in rows}
     counts = ", ".join(f"{name} {row.measurements}" for name, row in by_strategy.items())
     yield "encoded: tokens run through the model. update: moving what the cache keeps."

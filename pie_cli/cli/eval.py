@@ -82,7 +82,7 @@ class EvalOptions:
         out: Path | None,
         resume: bool,
     ) -> "EvalOptions":
-        """Read lists separated by commas; what stands twice counts once.
+        """Read lists separated by commas; what is there twice counts once.
 
         Raises:
             InputError: an unknown strategy or task, or a number that cannot be used.

@@ -4,7 +4,7 @@ from pie_cli.errors import InputError
 
 
 def entries(text: str) -> tuple[str, ...]:
-    """Split a list; what is empty or stands twice is dropped."""
+    """Split a list; what is empty or there twice is dropped."""
     stripped = (entry.strip() for entry in text.split(","))
     return tuple(dict.fromkeys(entry for entry in stripped if entry))
 

@@ -15,7 +15,7 @@ _TRIED = 8
 
 @dataclass(frozen=True)
 class Targets:
-    """What is watched; each file stands there once, under one path.
+    """What is watched; each file is there once, under one path.
 
     Attributes:
         files: named by the user, to be predicted in.

@@ -140,7 +140,7 @@ class Chooser:
         return self._spell(token_id)[len(self._left) :]
 
     def _note(self, token_id: int) -> None:
-        """Go on behind a token."""
+        """Go on after a token."""
         beyond = self._beyond(token_id)
         if beyond or not self._left:
             self._end = None

@@ -30,7 +30,7 @@ class Place:
 
     Attributes:
         offset: characters before it.
-        resumes: characters before what is below the prediction: behind the line end of a line that
+        resumes: characters before what is below the prediction: after the line end of a line that
             the model may go on with or not, else the offset.
         begins: what a prediction there begins with.
         position: as people count; a byte order mark counts for nothing.
@@ -223,7 +223,7 @@ def around(cursor: Cursor, edit: Edit) -> tuple[Cursor, Cursor]:
 
 
 def line_offset(text: str, line: int) -> int | None:
-    """Return where a 0-based line begins; the empty one behind the last newline counts.
+    """Return where a 0-based line begins; the empty one after the last newline counts.
 
     Counts by blocks, in C: a line far down a long file costs a fraction of a millisecond.
     """
@@ -261,7 +261,7 @@ def _line(text: str, line: int) -> str:
 
 
 def _moved_column(old: str, new: str, column: int) -> int:
-    """Return where a column of a line stands in the line that replaced it."""
+    """Return where a column of a line is in the line that replaced it."""
     before, behind = old[:column], old[column:]
     if new.endswith(behind):
         return len(new) - len(behind)

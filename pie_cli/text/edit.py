@@ -32,7 +32,7 @@ class LineHunk:
 
 @dataclass(frozen=True, slots=True)
 class _Replaced:
-    """A span of the text before that a span of the text after stands for, in characters."""
+    """A span of the text before that a span of the text after replaces, in characters."""
 
     old_start: int
     old_stop: int

@@ -17,7 +17,7 @@ class IgnoreRules:
     decides. A folder's rules are read when first asked for.
 
     Args:
-        root: without symbolic links. Where the rules above ignore it itself, they are left aside:
+        root: without symbolic links. Where the rules above ignore it itself, they are ignored:
             who names an ignored folder means it.
     """
 

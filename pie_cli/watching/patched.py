@@ -33,7 +33,7 @@ class PatchedFile:
 
 
 @dataclass(frozen=True)
-class _Spot:
+class _Target:
     """A file that may be the one.
 
     Attributes:
@@ -86,10 +86,12 @@ def _read(
     side: Side | None,
 ) -> tuple[Path, Reading]:
     """Find what fits best: of the files that it may be and the orders of its commits."""
-    spots = _spots(orders[0]) if file is None else _named_spots(file, orders[0])
+    targets = _targets(orders[0]) if file is None else _named_targets(file, orders[0])
     others = partial(_side_of_others, orders[0], files)
     tried = [
-        (spot.path, _attempt(spot, history, side, others)) for spot in spots for history in orders
+        (target.path, _attempt(target, history, side, others))
+        for target in targets
+        for history in orders
     ]
     found = [(path, one) for path, one in tried if isinstance(one, Reading)]
     if not found:
@@ -98,16 +100,16 @@ def _read(
 
 
 def _attempt(
-    spot: _Spot, history: FileHistory, side: Side | None, others: Callable[[], Side | None]
+    target: _Target, history: FileHistory, side: Side | None, others: Callable[[], Side | None]
 ) -> Reading | PatchDoesNotApply:
     try:
-        return decide(_fit(spot, history, (side,) if side else spot.sides), others)
+        return decide(_fit(target, history, (side,) if side else target.sides), others)
     except PatchDoesNotApply as refusal:
         return refusal
 
 
-def _fit(spot: _Spot, history: FileHistory, sides: tuple[Side, ...]) -> Fit:
-    return fit(spot.text, history, partial(checkout_ends, spot.path), sides)
+def _fit(target: _Target, history: FileHistory, sides: tuple[Side, ...]) -> Fit:
+    return fit(target.text, history, partial(checkout_ends, target.path), sides)
 
 
 def _side_of_others(one: FileHistory, files: Sequence[FileHistory]) -> Side | None:
@@ -116,8 +118,8 @@ def _side_of_others(one: FileHistory, files: Sequence[FileHistory]) -> Side | No
         if other.parts[0] in one.parts or not other.is_predictable:
             continue
         try:
-            spot = _spots(other)[0]
-            only = _fit(spot, other, spot.sides).only
+            target = _targets(other)[0]
+            only = _fit(target, other, target.sides).only
         except (InputError, PatchError):
             continue
         if only:
@@ -170,7 +172,7 @@ def _ends_in(file: Path, name: str) -> bool:
     return any(Path(path).as_posix().endswith("/" + os.path.normpath(name)) for path in spellings)
 
 
-def _named_spots(file: Path, history: FileHistory) -> list[_Spot]:
+def _named_targets(file: Path, history: FileHistory) -> list[_Target]:
     """Take the file that the user named; by the other name of a rename, the one there is."""
     names = [
         name
@@ -179,14 +181,14 @@ def _named_spots(file: Path, history: FileHistory) -> list[_Spot]:
         for name in (*part.old_names, *part.new_names)
     ]
     if not file.exists() and any(_ends_in(file, name) for name in names):
-        renamed = _spots(history, missing_ok=True)[:1]
+        renamed = _targets(history, missing_ok=True)[:1]
         if renamed:
             return renamed
     is_there = file.exists() or not _creates(history.parts[0])
-    return [_Spot(file, read_source(file) if is_there else None)]
+    return [_Target(file, read_source(file) if is_there else None)]
 
 
-def _spots(history: FileHistory, *, missing_ok: bool = False) -> list[_Spot]:
+def _targets(history: FileHistory, *, missing_ok: bool = False) -> list[_Target]:
     """List the files on disk that a history may be about, the likeliest first.
 
     Raises:
@@ -212,7 +214,7 @@ def _spots(history: FileHistory, *, missing_ok: bool = False) -> list[_Spot]:
             f"the patch is about {history.path}, which is not below {top}",
             "run pie inside of the repository, or name the FILE",
         )
-    return [_Spot(path, _text(path, first), sides) for path, sides in paths]
+    return [_Target(path, _text(path, first), sides) for path, sides in paths]
 
 
 def _text(path: Path, first: FilePatch) -> str | None:

@@ -103,7 +103,7 @@ class Source(Protocol):
 
         Args:
             folders: the folders; true where the files' contents matter, false for names only.
-            renew: tells of which folder the watch is stale, for another stands in its place.
+            renew: tells of which folder the watch is stale, for another is in its place.
             spare: those of the folders that may be left out where the system sets a limit.
 
         Returns:

@@ -78,7 +78,7 @@ class SourceTree:
         return self._rules.reread(folder)
 
     def holds(self, file: Path) -> bool:
-        """Tell whether a file counts that stands in a folder that counts; it need not exist.
+        """Tell whether a file counts in a folder that counts; it need not exist.
 
         Args:
             file: without links.
@@ -90,7 +90,7 @@ class SourceTree:
         )
 
     def enters(self, folder: Path) -> bool:
-        """Tell whether a folder counts that is the tree's own, or stands in one that counts."""
+        """Tell whether a folder counts that is the tree's own, or is in one that counts."""
         if folder == self.real:
             return True
         name = folder.name
@@ -98,7 +98,7 @@ class SourceTree:
         return not foreign and not self._rules.ignores(folder, is_folder=True)
 
     def covers(self, file: Path) -> bool:
-        """Tell whether a file counts, wherever it stands.
+        """Tell whether a file counts, wherever it is.
 
         Args:
             file: without links.

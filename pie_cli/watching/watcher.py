@@ -3,7 +3,7 @@
 Editors save in many ways: into the file, by a rename over it, by moving the old one aside first, by
 deleting and creating. So not files are watched but the folders that hold them, and the names on the
 way there: symbolic links are followed to each place where a save can happen, and a folder that is
-replaced is watched anew. What happens in quick succession is one change set.
+replaced is watched again. What happens in quick succession is one change set.
 
 Of a whole tree, too, each folder has a watch of its own: one watch for all would have the system
 watch vendored and hidden folders as well, which hold most of the files of many projects.

@@ -100,14 +100,14 @@ def test_what_is_obsolete_stood_before_and_stands_no_more(cases: list[EvalCase])
     assert {case.kind for case in obsolete} == set(CLASSES)
     for case in obsolete:
         lines = SOURCE.split("\n")
-        spot = case.before.line
+        cursor = case.before.line
         assert any(
-            stands(word, case.before.text) or stands(word, lines[spot]) for word in case.obsolete
+            stands(word, case.before.text) or stands(word, lines[cursor]) for word in case.obsolete
         )
         assert not any(stands(word, case.after.text + case.target) for word in case.obsolete)
         # The line to predict has to change along.
-        assert case.target != lines[spot]
-        assert any(stands(word, lines[spot]) for word in case.obsolete)
+        assert case.target != lines[cursor]
+        assert any(stands(word, lines[cursor]) for word in case.obsolete)
 
 
 def test_the_text_before_the_edit_is_the_documents_own(cases: list[EvalCase]):

@@ -88,14 +88,14 @@ class _Substitution:
         word: a word of every line that changes, to find these quickly.
         pairs: patterns and what replaces them.
         definition: line that must be seen to change.
-        spots: lines that may be asked for; None for any that changes.
+        cursors: lines that may be asked for; None for any that changes.
         obsolete: what the new text no longer has.
     """
 
     word: str
     pairs: tuple[tuple[re.Pattern[str], str], ...]
     definition: int
-    spots: frozenset[int] | None = None
+    cursors: frozenset[int] | None = None
     obsolete: tuple[str, ...] = ()
 
     def changes(self, line: str) -> bool:
@@ -167,7 +167,7 @@ class _Source:
     Attributes:
         lines: with their newlines.
         nodes: of the syntax tree.
-        context_tokens: how far a spot sees.
+        context_tokens: how far a cursor sees.
     """
 
     def __init__(self, text: str, tree: ast.Module, context_tokens: int) -> None:
@@ -198,7 +198,7 @@ class _Source:
         """Lines that begin inside a string."""
         return string_lines(self.nodes)
 
-    def is_spot(self, line: int) -> bool:
+    def is_cursor(self, line: int) -> bool:
         """Tell whether a line may be asked for."""
         return (
             MIN_CONTEXT_LINES <= line < len(self.lines)
@@ -206,9 +206,9 @@ class _Source:
             and is_target(self.lines[line])
         )
 
-    def sees(self, spot: int, line: int) -> bool:
-        """Tell whether a prompt that ends at the spot holds a line."""
-        return line >= reach_start(self.lines, spot, self.context_tokens)
+    def sees(self, cursor: int, line: int) -> bool:
+        """Tell whether a prompt that ends at the cursor holds a line."""
+        return line >= reach_start(self.lines, cursor, self.context_tokens)
 
 
 def _choose(source: _Source, kind: str, random: Random) -> _Offer | None:
@@ -229,28 +229,28 @@ def _placed(source: _Source, change: _Substitution, random: Random) -> _Offer | 
     """Find a line to ask for: one that a substitution changes, few others changing above it."""
     lines = source.lines
     uses = [line for line in source.words[change.word] if change.changes(lines[line])]
-    spots = [
-        spot
-        for count, spot in enumerate(uses[: MAX_USES + 1])
+    cursors = [
+        cursor
+        for count, cursor in enumerate(uses[: MAX_USES + 1])
         if count
-        and spot - change.definition >= 2
-        and source.is_spot(spot)
-        and (change.spots is None or spot in change.spots)
-        and source.sees(spot, change.definition)
+        and cursor - change.definition >= 2
+        and source.is_cursor(cursor)
+        and (change.cursors is None or cursor in change.cursors)
+        and source.sees(cursor, change.definition)
     ]
-    if not spots:
+    if not cursors:
         return None
-    spot = random.choice(spots)
-    above, below = "".join(lines[:spot]), "".join(lines[spot + 1 :])
+    cursor = random.choice(cursors)
+    above, below = "".join(lines[:cursor]), "".join(lines[cursor + 1 :])
     after = Gap(change.apply(above), change.apply(below))
-    return _Offer(spot, after, change.apply(lines[spot].rstrip("\r\n")), change.obsolete)
+    return _Offer(cursor, after, change.apply(lines[cursor].rstrip("\r\n")), change.obsolete)
 
 
 def _renamed(
-    name: str, new: str, definition: int, spots: frozenset[int] | None = None
+    name: str, new: str, definition: int, cursors: frozenset[int] | None = None
 ) -> _Substitution:
     pattern = re.compile(rf"\b{re.escape(name)}\b")
-    return _Substitution(name, ((pattern, new),), definition, spots, (name,))
+    return _Substitution(name, ((pattern, new),), definition, cursors, (name,))
 
 
 def _new_name(old: str, taken: Iterable[str], random: Random) -> str:
@@ -364,7 +364,7 @@ def _branches(source: _Source, _: Random) -> Iterator[_Offer]:
 def _exchanged(source: _Source, first: int, second: int, above: list[str]) -> Iterator[_Offer]:
     """Offer an exchange of two lines: what was the first is asked for below `above`."""
     lines = source.lines
-    if source.is_spot(second) and is_target(lines[first]):
+    if source.is_cursor(second) and is_target(lines[first]):
         after = Gap("".join(above), "".join(lines[second + 1 :]))
         yield _Offer(second, after, lines[first].rstrip("\r\n"))
 

@@ -15,7 +15,7 @@ MIN_TARGET_CHARS = 8
 """Characters, blanks aside, of the shortest line that is asked for."""
 
 MIN_CONTEXT_LINES = 20
-"""Lines that stand before a spot at least."""
+"""Lines before a cursor at least."""
 
 _MIN_NAME = 4
 _NAME = re.compile(r"[^\W\d]\w*")
@@ -87,26 +87,26 @@ def reach_chars(context_tokens: int) -> int:
     return int(context_tokens * _CHARS_PER_TOKEN * _REACH)
 
 
-def reach_start(lines: Sequence[str], spot: int, context_tokens: int) -> int:
-    """Return the first line before a spot that a prompt of so many tokens surely holds.
+def reach_start(lines: Sequence[str], cursor: int, context_tokens: int) -> int:
+    """Return the first line before a cursor that a prompt of so many tokens surely holds.
 
     An edit above it would not be seen.
     """
     left = reach_chars(context_tokens)
-    line = spot
+    line = cursor
     while line > 0 and left >= len(lines[line - 1]):
         line -= 1
         left -= len(lines[line])
     return line
 
 
-def spot_of(document: Document, lines: Sequence[str], random: Random) -> int | None:
+def cursor_of(document: Document, lines: Sequence[str], random: Random) -> int | None:
     """Return the line to predict: the source's own, or one out of the text's second half."""
     if document.line is not None:
         return document.line
     first = max(MIN_CONTEXT_LINES, len(lines) // 2)
-    spots = [index for index in range(first, len(lines)) if is_target(lines[index])]
-    return random.choice(spots) if spots else None
+    cursors = [index for index in range(first, len(lines)) if is_target(lines[index])]
+    return random.choice(cursors) if cursors else None
 
 
 def edit_case(

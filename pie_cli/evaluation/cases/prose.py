@@ -1,7 +1,7 @@
 """Cases from English documents: an edit, then the next sentence, a summary or an answer.
 
 A prediction is a line, so a document is written one sentence a line. No reference summaries or
-answers are at hand; what stands in for them can be read off the text:
+answers are at hand; what replaces them can be read off the text:
 
 - sentence: the sentence that follows;
 - summary: the document's first sentence, taken out and asked for at the end;
@@ -76,7 +76,7 @@ def prose_case(
         document: one sentence a line.
         shape: one of `SHAPES`.
         foreign: sentences of another document.
-        random: chooses the edit, its place and the spot.
+        random: chooses the edit, its place and the cursor.
         context_tokens: of the prompt, which the document and the question fill at most.
 
     Returns:
@@ -89,7 +89,7 @@ def prose_case(
         return None
     after, question, target = _posed(shape, lines, random)
     ended = [f"{line}\n" for line in after]
-    # Behind it stand a few sentences at least.
+    # A few sentences follow it at least.
     place = random.randrange(len(ended) - 3)
     before = list(ended)
     kind = random.choice(("insertion", "deletion"))
@@ -109,15 +109,15 @@ def prose_case(
 
 
 def _posed(shape: str, lines: list[str], random: Random) -> tuple[list[str], str, str]:
-    """Return the sentences shown, what is asked behind them, and the answer."""
+    """Return the sentences shown, what is asked after them, and the answer."""
     if shape == "summary":
         return lines[1:], "\nThe text above, in one sentence:\n", lines[0]
     if shape == "question":
         asked = random.randrange(len(lines) // 2, len(lines) - 1)
         question = f'\nQuestion: which sentence follows "{lines[asked]}"?\nAnswer:\n'
         return lines, question, lines[asked + 1]
-    spot = random.randrange(len(lines) // 2, len(lines))
-    return lines[:spot], "", lines[spot]
+    cursor = random.randrange(len(lines) // 2, len(lines))
+    return lines[:cursor], "", lines[cursor]
 
 
 def _without_code(text: str) -> str:

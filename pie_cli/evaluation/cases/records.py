@@ -120,7 +120,7 @@ def read_records(path: Path, problems: Problems) -> Iterator[tuple[str, Record]]
         problems: told of lines that hold no record.
 
     Yields:
-        Where a record stands ("cases.jsonl:12"), and its fields.
+        Where a record is ("cases.jsonl:12"), and its fields.
 
     Raises:
         InputError: the file cannot be opened.

@@ -44,7 +44,7 @@ def understand(record: Record, where: str) -> Material:
 
     Args:
         record: fields.
-        where: it stands: its name where it has none.
+        where: it is: its name where it has none.
 
     Raises:
         MalformedRecord: an unknown shape, a field missing or of a wrong type, a target line outside
@@ -147,9 +147,9 @@ def _humaneval(record: Record, where: str) -> Material:
         raise MalformedRecord("canonical_solution is empty")
     head = "".join(f"{line}\n" for line in lines[:first])
     text = prompt if prompt.endswith("\n") else prompt + "\n"
-    spot = (text + head).count("\n")
+    cursor = (text + head).count("\n")
     name = _text(record, "task_id", where)
-    document = Document(name, f"{name.split('/')[-1]}.py", "python", text + solution, spot)
+    document = Document(name, f"{name.split('/')[-1]}.py", "python", text + solution, cursor)
     return Material(document=document, short=True)
 
 

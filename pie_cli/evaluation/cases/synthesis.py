@@ -9,7 +9,7 @@ from random import Random
 from typing import Literal, TypeAlias
 
 from pie_cli.evaluation.cases.case import EvalCase, Gap
-from pie_cli.evaluation.cases.documents import Document, edit_case, reach_start, spot_of
+from pie_cli.evaluation.cases.documents import Document, cursor_of, edit_case, reach_start
 from pie_cli.text.edit import split_lines
 
 SyntheticTask: TypeAlias = Literal["insertion", "deletion", "multi"]
@@ -35,26 +35,26 @@ def synthetic_case(
 
     Args:
         task: which.
-        document: its own spot is taken where it has one, else a random one.
+        document: its own cursor is taken where it has one, else a random one.
         foreign: lines of another text, with their newlines.
-        random: chooses spot and places.
+        random: chooses cursor and places.
         lines: of each place.
         places: of `multi`; the others have one.
-        context_tokens: the edit lies within so many tokens before the spot.
+        context_tokens: the edit lies within so many tokens before the cursor.
 
     Returns:
         The case, or None where the text has no room for the edit.
     """
     own = split_lines(document.text)
-    spot = spot_of(document, own, random)
-    if spot is None or spot >= len(own):
+    cursor = cursor_of(document, own, random)
+    if cursor is None or cursor >= len(own):
         return None
-    after, below = own[:spot], "".join(own[spot + 1 :])
-    start = reach_start(after, spot, context_tokens)
+    after, below = own[:cursor], "".join(own[cursor + 1 :])
+    start = reach_start(after, cursor, context_tokens)
     wanted = places if task == "multi" else 1
     before = list(after)
     # Each place has its own stretch, so that they neither touch nor overlap; the last goes first.
-    stretch = (spot - start) // wanted
+    stretch = (cursor - start) // wanted
     for place in reversed(range(wanted)):
         takes = task == "insertion" or (task == "multi" and place % 2 == 0)
         first = start + place * stretch
@@ -75,7 +75,7 @@ def synthetic_case(
         document,
         Gap("".join(before), below),
         Gap("".join(after), below),
-        own[spot].rstrip("\r\n"),
+        own[cursor].rstrip("\r\n"),
         task,
     )
 

@@ -155,7 +155,7 @@ def cases_of(
 
 
 def without_last_lines(text: str, lines: int) -> str:
-    """Return a text without its last lines, an eighth of it at most: another spot to predict at."""
+    """Return a text without its last lines, an eighth of it at most: another end to predict at."""
     kept = split_lines(text)
     return "".join(kept[: len(kept) - min(lines, len(kept) // 8)])
 

