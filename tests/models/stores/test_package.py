@@ -169,13 +169,16 @@ def test_an_interruption_stops_pip_and_leaves_nothing(
     real = subprocess.Popen
 
     def endless(*_: Any, **options: Any) -> Any:
-        process = real([sys.executable, "-c", "import time; time.sleep(600)"], **options)
+        # It may ignore the polite way, as children of one that does.
+        program = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+        process = real([sys.executable, "-c", program], **options)
         started.append(process)
         return process
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(package, "_PATIENCE_S", 0.2)
     monkeypatch.setattr(package.subprocess, "Popen", endless)
     with pytest.raises(KeyboardInterrupt):
         pull(NAME, interrupt)
