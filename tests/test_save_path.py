@@ -40,7 +40,7 @@ def test_a_save_visits_the_modules_that_the_architecture_names(
     tiny_model: PreparedModel, insert: str
 ) -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    line = re.search(r"^From the session to the forward pass: (.+?)\.\n\n", text, re.M | re.S)
+    line = re.search(r"(?ms)^From the session to the forward pass: (.+?)\.\n\n", text)
     assert line is not None
     named = re.findall(r"`([\w/]+\.py)`", line[1])
     session = EditSession(tiny_model, "area.py", Settings(max_tokens=4))
