@@ -77,5 +77,6 @@ def _log_to(handler: logging.Handler, level: int) -> None:
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.addHandler(handler)
-        wanted = level if name == "pie_cli" else max(level, logging.INFO)
+        # Below warnings the others log whole messages, the user's texts in them.
+        wanted = level if name == "pie_cli" else logging.WARNING
         logger.setLevel(min(wanted, logger.level or wanted))

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import BinaryIO
 
 from pie_cli.cli.render import Renderer
@@ -35,7 +36,10 @@ def run(options: Mapping[str, Found], port: int | None) -> int:
         return _on_port(port, options)
     if sys.stdin is None or sys.stdout is None:
         raise InputError("stdin or stdout is closed", "let an editor start pie lsp")
-    return serve(sys.stdin.buffer, _own_stdout(), options)
+    # Not sys.stdin: Python aborts at its end where a thread still reads from that. Nor is this one
+    # closed, which would wait for the thread.
+    reader = os.fdopen(os.dup(0), "rb")
+    return serve(reader, _own_stdout(), options)
 
 
 def _own_stdout() -> BinaryIO:
@@ -57,4 +61,8 @@ def _on_port(port: int, options: Mapping[str, Found]) -> int:
     except (OSError, OverflowError) as error:
         raise InputError(f"cannot listen at port {port}: {error}", "give another") from None
     with connection, connection.makefile("rb") as reader, connection.makefile("wb") as writer:
-        return serve(reader, writer, options)
+        code = serve(reader, writer, options)
+        # Wakes the thread that still reads, which closing would wait for.
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        return code

@@ -241,11 +241,10 @@ class _Server(LanguageServer):
         found = await self._line_at(params.text_document.uri, params.position)
         if found is None:
             return None
-        buffer, _, line = found
+        _, _, line = found
         command = types.Command("pie: accepted", ACCEPTED, arguments=[params.text_document.uri])
         here = types.Range(params.position, params.position)
         item = types.InlineCompletionItem(line, range=here, command=command)
-        _log.debug("%s, version %d: %r", buffer.path, buffer.version, line)
         return types.InlineCompletionList([item])
 
     async def _complete(self, params: types.CompletionParams) -> Any:

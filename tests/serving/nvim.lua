@@ -1,5 +1,5 @@
--- Run by tests/serving/test_neovim.py: nvim -u NONE -l nvim.lua PYTHON MODEL FILE
-local python, model, file = unpack(arg)
+-- Run by tests/serving/test_neovim.py: nvim -u NONE -l nvim.lua PYTHON MODEL FILE GHOST
+local python, model, file, lua = unpack(arg)
 
 local function fail(why)
   io.stderr:write(why .. "\n")
@@ -70,12 +70,31 @@ typed("5Go    other = <Esc>")
 ask()
 local found = explain()
 local text = table.concat(vim.api.nvim_buf_get_lines(buffer, 0, -1, true), "\n") .. "\n"
+-- The ghost text of docs/nvim/pie.lua: shown at the cursor, taken over, gone.
+local ghost = dofile(lua)
+local space = vim.api.nvim_get_namespaces().pie
+local function marks()
+  return vim.api.nvim_buf_get_extmarks(buffer, space, 0, -1, { details = true })
+end
+typed("9Go    third = <Esc>")
+ghost.ask()
+if not vim.wait(60000, function() return #marks() > 0 end, 20) then
+  fail("no ghost text")
+end
+local ghostly = marks()[1][4].virt_text[1][1]
+local place = vim.api.nvim_get_current_line()
+local took = ghost.accept()
+local after = vim.api.nvim_get_current_line()
+
+text = table.concat(vim.api.nvim_buf_get_lines(buffer, 0, -1, true), "\n") .. "\n"
 io.stdout:write(vim.json.encode({
+  ghost = { shown = ghostly, took = took, again = ghost.accept(), left = #marks() },
+  grown = #after > #place,
   inserted = item.insertText,
   line = accepted,
   tokens = found.document.tokens,
   accepted = found.accepted,
-  same = found.digest == vim.fn.sha256(text),
+  same = explain().digest == vim.fn.sha256(text),
   encoding = client.offset_encoding,
 }))
 vim.lsp.stop_client(id)

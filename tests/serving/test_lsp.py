@@ -366,3 +366,16 @@ def test_on_a_port_the_second_client_finds_nobody(tiny_checkpoint: Path) -> None
             with pytest.raises(OSError, match=r"refused|reset"):
                 socket.create_connection(("127.0.0.1", port))
         process.wait(timeout=60)
+
+
+def test_it_ends_at_exit_also_where_the_client_keeps_the_pipe_open() -> None:
+    command = [sys.executable, "-m", "pie_cli", "lsp"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        params = {"capabilities": {}, "processId": None, "rootUri": None}
+        for number, method, given in ((1, "initialize", params), (2, "shutdown", None)):
+            message = {"jsonrpc": "2.0", "id": number, "method": method, "params": given}
+            process.stdin.write(framed(message))
+        process.stdin.write(framed({"jsonrpc": "2.0", "method": "exit"}))
+        process.stdin.flush()
+        assert process.wait(timeout=60) == 0

@@ -28,7 +28,8 @@ def test_neovim_inserts_a_line_and_the_next_answer_encodes_what_changed(
     file = tmp_path / "area.py"
     file.write_text(SOURCE, encoding="utf-8")
     script = Path(__file__).with_name("nvim.lua")
-    arguments = [sys.executable, str(tiny_checkpoint), str(file)]
+    ghost = ROOT / "docs" / "nvim" / "pie.lua"
+    arguments = [sys.executable, str(tiny_checkpoint), str(file), str(ghost)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path)}
     result = subprocess.run(
         [neovim(), "-u", "NONE", "-l", str(script), *arguments],
@@ -43,4 +44,7 @@ def test_neovim_inserts_a_line_and_the_next_answer_encodes_what_changed(
     assert found["line"] == "    name = 'é' +" + " " + found["inserted"]
     assert found["same"], "the server has another text than the editor"
     assert found["accepted"] == 1
+    assert found["ghost"] | {"shown": ""} == {"shown": "", "took": True, "again": False, "left": 0}
+    assert found["ghost"]["shown"]
+    assert found["grown"]
     assert found["tokens"]["encoded"] < found["tokens"]["total"] / 3
