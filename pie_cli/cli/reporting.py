@@ -1,13 +1,14 @@
 """What goes wrong in a command, as a line or two and an exit code."""
 
 import errno
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import typer
@@ -89,3 +90,17 @@ def _fail(cause: str, remedy: str, code: ExitCode, *, debug: bool) -> NoReturn:
         sys.stderr.write(visible_lines(traceback.format_exc()))
     Renderer().error(cause, remedy)
     raise typer.Exit(code) from None
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once, with all that was said.
+
+    For servers, whose model may be in the middle of a long pass, in a thread: what Python does at
+    its end would abort there.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError, ValueError):
+                stream.flush()
+    logging.shutdown()
+    os._exit(code)

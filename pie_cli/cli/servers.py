@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pie_cli.cli import options
-from pie_cli.cli.reporting import importing, reporting
+from pie_cli.cli.reporting import importing, leave, reporting
 from pie_cli.config import COMPARISONS, Settings
 from pie_cli.errors import ExitCode
 from pie_cli.settings.keys import KEYS
@@ -83,8 +83,7 @@ def lsp(
             from pie_cli.cli.lsp import run
 
         code = run(given, port)
-    if code:
-        raise typer.Exit(ExitCode.FAILURE)
+    leave(ExitCode.FAILURE if code else ExitCode.OK)
 
 
 def serve(
@@ -151,6 +150,7 @@ def serve(
         # What comes before a text, the client says.
         serving = Serving(settings, cache_memory=cache_memory, keeps_changed=False)
         run(serving, host, port, token)
+    leave(ExitCode.OK)
 
 
 def _given(context: typer.Context, values: dict[str, object]) -> dict[str, Found]:

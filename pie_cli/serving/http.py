@@ -65,21 +65,27 @@ def is_local(host: str) -> bool:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Ends well at Ctrl-C and SIGTERM: uvicorn's own would have them again afterwards."""
+    """Leaves the signals alone, which uvicorn's own would take late, and give back at its end."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals over while it serves, where Python takes any."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        taken = (signal.SIGINT, signal.SIGTERM)
-        handlers = {number: signal.signal(number, self.handle_exit) for number in taken}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        """Take none."""
+        yield
+
+
+@contextmanager
+def _ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the body well, where Python takes any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    taken = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda *_: end()) for number in taken}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @final
@@ -148,7 +154,8 @@ class HttpServer:
             PieError: the model cannot be loaded.
         """
         try:
-            asyncio.run(self._run())
+            with _ended_by_signals(self.end):
+                asyncio.run(self._run())
         except (OSError, OverflowError) as error:
             why = f"cannot listen at {self._host}, port {self._port}: {error}"
             raise InputError(why, "give another --port") from None

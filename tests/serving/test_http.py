@@ -4,8 +4,10 @@ import http.client
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -330,3 +332,14 @@ def test_vim_asks_as_llama_vim_does(served: Served, tmp_path: Path) -> None:
     subprocess.run(command, check=False, timeout=60, stdin=subprocess.DEVNULL)
     assert out.read_text() == "found\n"
     assert len(file.read_text()) > len(SOURCE)
+
+
+def test_ctrl_c_is_the_end_and_no_failure_also_while_the_model_loads() -> None:
+    command = [sys.executable, "-m", "pie_cli", "serve", "--port", "0", "-m", "pie-nano"]
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert "Serving pie-nano at" in process.stderr.readline()
+            process.send_signal(sent)
+            assert process.wait(timeout=60) == 0
+            assert process.stderr.read() == ""
