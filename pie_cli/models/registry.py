@@ -38,6 +38,7 @@ SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
 _PART = r"[A-Za-z0-9]([\w.-]*\w)?"
 _HUB_NAME = re.compile(rf"(?!.*(--|\.\.|\.git$))({_PART}/)?(?=.{{1,96}}$){_PART}", re.ASCII)
 
+_TAGGED = re.compile(rf"({_PART}/)?{_PART}:{_PART}", re.ASCII)
 
 _NAMED: Final = 3
 
@@ -114,9 +115,12 @@ def _elsewhere(name: str) -> ModelSource:
     if name in PACKAGED:
         raise ModelError(f"{name} is not on this disk", f"run `pie models pull {name}`")
     is_path = _looks_like_path(name)
-    meant = "" if is_path else did_you_mean(name)
+    # Of a store's `owner/model:tag` the tag may be mistyped; that is no path.
+    meant = did_you_mean(name) if not is_path or _TAGGED.fullmatch(name) else ""
     if meant:
         raise ModelError(f"there is no model {_shown(name)}", meant)
+    if name.lower().endswith(SUFFIX) and Path(name).parent.is_dir():
+        raise ModelError(f"there is no file {_shown(name)}", remedy())
     if _HUB_NAME.fullmatch(name):
         return ModelSource(name, Origin.HUB, name)
     if is_path:

@@ -4,6 +4,7 @@ Alone imports starlette and uvicorn, an extra.
 """
 
 import asyncio
+import errno
 import hmac
 import json
 import logging
@@ -158,7 +159,9 @@ class HttpServer:
                 asyncio.run(self._run())
         except (OSError, OverflowError) as error:
             why = f"cannot listen at {self._host}, port {self._port}: {error}"
-            raise InputError(why, "give another --port") from None
+            is_about_port = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+            remedy = "give another --port" if is_about_port else "give another --host or --port"
+            raise InputError(why, remedy) from None
         finally:
             self._worker.stop()
         if self._failure is not None:
@@ -308,7 +311,7 @@ class HttpServer:
             names.append(origin.partition("://")[2])
         for name in names:
             if _without_port(name) not in allowed and is_local(self._host):
-                raise HTTPException(403, f"{name or 'no host'} is not this server")
+                raise HTTPException(403, f"{name or 'a caller without a name'} is not this server")
 
     async def _refused(self, _http: HttpRequest, error: HTTPException) -> Response:
         return _error(error.status_code, str(error.detail))

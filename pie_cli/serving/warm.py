@@ -77,9 +77,11 @@ class WarmAnswer:
 def fingerprint(settings: Settings) -> str:
     """Return what tells settings apart that predict differently; of this version of pie."""
     about = {name: value for name, value in asdict(settings).items() if name not in _NOT_ABOUT_IT}
-    model = Path(settings.model).expanduser()
-    if model.exists():
-        about["model"] = str(model.resolve())
+    # What cannot be a path is a name, or for the loading to refuse.
+    with suppress(OSError, RuntimeError):
+        model = Path(settings.model).expanduser()
+        if model.exists():
+            about["model"] = str(model.resolve())
     text = json.dumps([__version__, about], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

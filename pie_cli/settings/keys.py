@@ -76,7 +76,7 @@ class Key:
             InputError: as `read`.
         """
         raw: object = text
-        if self.kind == "integer" and re.fullmatch(r"\d{1,9}", text.strip()):
+        if self.kind == "integer" and re.fullmatch(r"-?\d{1,9}", text.strip()):
             raw = int(text)
         elif self.kind == "flag":
             raw = _FLAGS.get(text.strip().lower(), text)
@@ -104,10 +104,12 @@ def _of_session(name: str) -> Callable[[Any], object]:
     return lambda value: Settings(**{name: value})
 
 
-def _at_least(name: str, minimum: int) -> Callable[[Any], object]:
+def _at_least(name: str, minimum: int, maximum: int | None = None) -> Callable[[Any], object]:
     def check(value: int) -> None:
         if value < minimum:
             raise InputError(f"{name} is {value}", f"it must be at least {minimum}")
+        if maximum is not None and value > maximum:
+            raise InputError(f"{name} is {value}", f"it must be at most {maximum:,}")
 
     return check
 
@@ -152,7 +154,7 @@ SERVING: Final = (
     Key("pause-ms", "integer", "quiet time before the cache follows", 40, _at_least("pause-ms", 0)),
     Key("completion", "flag", "offer textDocument/completion as well", False),
     Key("host", "text", "address that pie serve listens at", "127.0.0.1", personal=True),
-    Key("port", "integer", "port of pie serve", 8012, _at_least("port", 0), personal=True),
+    Key("port", "integer", "port of pie serve", 8012, _at_least("port", 0, 65_535), personal=True),
     Key("token", "text", "what clients of pie serve have to show", personal=True),
 )
 """Settings of the servers."""

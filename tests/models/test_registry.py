@@ -63,6 +63,18 @@ def test_a_path_that_is_not_there_is_named(name: str):
     assert "folder" in caught.value.remedy
 
 
+def test_a_gguf_file_that_is_not_there_is_no_name_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "dangling.gguf").symlink_to("nowhere")
+    for name in ("gone.gguf", "dangling.gguf", "models/gone.GGUF"):
+        with pytest.raises(ModelError, match=f"there is no file {name}"):
+            resolve(name)
+    assert resolve("owner/model.gguf").origin is Origin.HUB
+
+
 @pytest.mark.parametrize(
     "name", ["", " ", "two words", "-flag", "name\n", "naïve", "x" + "\x1b[2J"]
 )

@@ -284,6 +284,20 @@ def test_a_token_is_asked_for_where_others_could_come(tiny_checkpoint: Path) -> 
     server.end()
 
 
+@pytest.mark.parametrize(
+    ("host", "remedy"), [("127.0.0.1", "give another --port"), ("no.such.invalid", "--host")]
+)
+def test_an_address_that_cannot_be_had_says_which_part_to_change(
+    tiny_checkpoint: Path, host: str, remedy: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = Settings(model=str(tiny_checkpoint))
+        with pytest.raises(InputError, match="cannot listen") as caught:
+            HttpServer(Serving(settings), host, port, "token", lambda _: None).run()
+    assert remedy in caught.value.remedy
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path: Path) -> None:
     server = Served(str(tmp_path / "no" / "model"))
     server.thread.join(60)

@@ -190,6 +190,14 @@ def test_settings_that_predict_otherwise_are_told_apart() -> None:
     assert fingerprint(Settings(max_tokens=3)) != fingerprint(Settings())
 
 
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 300, "x\0"])
+def test_a_model_that_cannot_be_a_path_is_for_the_loading_to_refuse(name: str) -> None:
+    assert fingerprint(Settings(model=name)) != fingerprint(Settings())
+    result = CliRunner().invoke(app, ["complete", __file__, "--model", name])
+    assert result.exit_code == ExitCode.MODEL
+    assert "internal" not in result.stderr
+
+
 def test_asking_loads_neither_torch_nor_transformers(
     running: Documents, tiny_checkpoint: Path, runtime: Path
 ) -> None:

@@ -47,6 +47,23 @@ def test_later_places_win_and_each_value_says_where_it_is_from(
     assert value_of("max-tokens", configured(PIE_MAX_TOKENS="4")) == (4, "PIE_MAX_TOKENS")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("PIE_PORT", "65536", "at most 65,535"),
+        ("PIE_PORT", "-1", "at least 0"),
+        ("PIE_LATENCY", "-3", "at least 0"),
+    ],
+)
+def test_a_number_out_of_range_is_told_its_range(
+    user_file: Path, variable: str, value: str, says: str
+) -> None:
+    result = configured(**{variable: value})
+    assert result.exit_code == ExitCode.INPUT
+    assert f"is {value}" in result.stderr
+    assert says in result.stderr
+
+
 def test_an_option_wins_over_all_of_them(
     user_file: Path, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

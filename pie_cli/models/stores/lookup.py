@@ -60,8 +60,14 @@ def suggest(name: str, known: Iterable[str] = ()) -> tuple[str, ...]:
         known: names that can be meant besides those on this disk.
     """
     names = [*known, *(one.name for one in all_models() if one.problem is None)]
-    near = _near(name, names, _CLOSE)
+    other_tags = [other for other in names if _untagged(other) == _untagged(name)]
+    near = dict.fromkeys([*other_tags, *_near(name, names, _CLOSE)])
     return tuple(candidate for candidate in near if candidate != name)[:_SHOWN]
+
+
+def _untagged(name: str) -> str:
+    """Return what a name says of the model alone, in one case: all before `:tag`."""
+    return name.partition(":")[0].casefold()
 
 
 def alike(name: str) -> Found | None:

@@ -216,6 +216,9 @@ def test_the_snapshot_is_that_of_main(home: Path):
         ("pienano", "pie-nano"),
         ("smolm2-135m", "smollm2-135m"),
         ("tiny:2b", "tiny:1b"),
+        ("tiny:instruct-q8", "tiny:1b"),
+        ("tiny", "tiny:1b"),
+        ("someone/other:q8", "someone/other:1b"),
         ("qwen2.5-coder:1.5b", "qwen2.5-coder-1.5b"),
     ],
 )
@@ -223,6 +226,7 @@ def test_a_mistyped_name_gets_the_one_that_was_meant(
     mistyped: str, meant: str, ollama: Ollama, model: bytes
 ):
     ollama.add(library("tiny/1b"), ollama.manifest(ollama.blob(model)))
+    ollama.add("registry.ollama.ai/someone/other/1b", ollama.manifest(ollama.blob(model)))
     with pytest.raises(ModelError, match="there is no model") as caught:
         resolve(mistyped)
     assert caught.value.remedy.startswith("did you mean ")
