@@ -28,6 +28,7 @@ from pie_cli.text.cursor import Position
 _MOST_BYTES: Final = 16 << 20
 _BODY_S: Final = 10.0
 _CONNECT_S: Final = 1.0
+_JOIN_S: Final = 2.0
 _ANSWER_S: Final = 600.0
 _MOST_CLIENTS: Final = 8
 _LONGEST_PATH: Final = 100
@@ -165,6 +166,7 @@ class WarmSocket:
         self._answer = answer
         self._path: Path | None = None
         self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
         self._clients = threading.BoundedSemaphore(_MOST_CLIENTS)
 
     def __enter__(self) -> "WarmSocket":
@@ -176,7 +178,12 @@ class WarmSocket:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Listen no more."""
+        """Listen no more, and let go of who answers.
+
+        A thread that was left with the last reference to a model would free it while Python ends,
+        which aborts the process.
+        """
+        self._answer = _gone
         if self._socket is not None:
             # Wakes the thread that accepts.
             with suppress(OSError):
@@ -185,6 +192,8 @@ class WarmSocket:
         if self._path is not None:
             with suppress(OSError):
                 self._path.unlink()
+        if self._thread is not None:
+            self._thread.join(_JOIN_S)
 
     def _listen(self) -> None:
         folder = runtime_folder()
@@ -206,9 +215,10 @@ class WarmSocket:
             listening.close()
             raise
         self._socket, self._path = listening, path
-        threading.Thread(
+        self._thread = threading.Thread(
             target=self._accept, args=(listening,), name="pie-warm", daemon=True
-        ).start()
+        )
+        self._thread.start()
 
     def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -250,6 +260,10 @@ class WarmSocket:
             return self._answer(question)
         except PieError as error:
             return {"error": {"cause": error.cause, "remedy": error.remedy}}
+
+
+def _gone(_: Question) -> Mapping[str, Any]:
+    raise InputError("the running pie has ended", "ask again")
 
 
 def _is_own(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """A warm `pie complete`: the answer of a running pie, for those alone who may have it."""
 
+import gc
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,6 +184,29 @@ def test_a_socket_left_behind_is_removed_and_nobody_is_waited_for(runtime: Path)
     (runtime / f"{fingerprint(Settings())}-2.sock").write_text("no socket")
     assert ask(Settings(), QUESTION) is None
     assert not left.exists()
+
+
+def test_a_socket_that_is_closed_holds_no_model(runtime: Path) -> None:
+    """Freed by a thread while Python ends, a model's tensors abort the process."""
+
+    class Answerer:
+        def answer(self, _: Question) -> dict[str, Any]:
+            return {}
+
+    answerer = Answerer()
+    alive = weakref.ref(answerer)
+    with socket.socket(socket.AF_UNIX) as stalled:
+        with WarmSocket(Settings(), answerer.answer), socket.socket(socket.AF_UNIX) as other:
+            path = str(next(runtime.glob("*.sock")))
+            stalled.connect(path)
+            # Accepted after the first, whose thread waits for its question by then.
+            other.connect(path)
+            other.sendall(b"{}\n")
+            assert other.recv(100)
+        assert "pie-warm" not in {thread.name for thread in threading.enumerate()}
+        del answerer
+        gc.collect()
+        assert alive() is None
 
 
 def test_settings_that_predict_otherwise_are_told_apart() -> None:
