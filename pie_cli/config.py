@@ -10,6 +10,12 @@ from pie_cli.plan import strategies
 DEFAULT_MODEL: Final = "auto"
 """The best model at hand: what every command uses without `--model`."""
 
+COMPARE_PAUSE_MS: Final = 1_000
+"""How long no save may come before an answer is compared."""
+
+COMPARE_LIMIT_S: Final = 20
+"""Work beyond which an answer is not compared with full recompute."""
+
 COMPARISONS: Final = ("full", "prefix", "none")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 DEVICES: Final = ("auto", "cpu", "cuda", "mps", "map")

@@ -124,3 +124,17 @@ class Comparison:
     speedup: Speedup
     token_ids: tuple[int, ...] = ()
     margins: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """What a full recompute of a prompt takes.
+
+    Attributes:
+        line_ms: milliseconds to the whole line.
+        measured: whether it was run; else that is what encoding this text took the last time, as
+            far as its length has not changed.
+    """
+
+    line_ms: float
+    measured: bool

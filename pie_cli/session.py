@@ -17,6 +17,7 @@ from pie_cli.answers import compared, predicted
 from pie_cli.config import Settings
 from pie_cli.decoder import LineDecoder
 from pie_cli.editable import EditableModel
+from pie_cli.effort import Effort
 from pie_cli.engine.protocol import (
     Decoding,
     Engine,
@@ -108,6 +109,7 @@ class EditSession:
         self._text: str | None = None
         self._context: tuple[ContextFile, ...] = ()
         self._state: _State | None = None
+        self._effort = Effort()
 
     @property
     def text(self) -> str | None:
@@ -257,7 +259,38 @@ class EditSession:
         )
         return self._answered(state, line, draft, plan, timings, edit)
 
-    def compare(self, should_stop: ShouldStop = never) -> Comparison | None:
+    def full_recompute_ms(self) -> float | None:
+        """Estimate what full recompute takes to the line, from the last encoding of this text."""
+        return self._recompute_ms(0)
+
+    def comparison_within(self, limit_ms: float | None) -> str:
+        """Return what the settings compare with, or what of it takes no longer than a limit.
+
+        Args:
+            limit_ms: of work; None for any.
+
+        Returns:
+            "full", "prefix" or "none".
+        """
+        state, wanted = self._state, self.settings.compare
+        if limit_ms is None or state is None or wanted == "none":
+            return wanted
+        start = self._compare_from(state, wanted)
+        if (self._recompute_ms(start) or 0.0) <= limit_ms:
+            return wanted
+        # What is exact already gains nothing from a cheaper comparison.
+        if wanted == "full" and not self.exact:
+            start = self._compare_from(state, "prefix")
+            if (self._recompute_ms(start) or 0.0) <= limit_ms:
+                return "prefix"
+        return "none"
+
+    def compare(
+        self,
+        should_stop: ShouldStop = never,
+        on_progress: OnProgress | None = None,
+        how: str | None = None,
+    ) -> Comparison | None:
         """Recompute the last prompt in place, in ascending chunks, and predict again.
 
         Stops between chunks when asked to; the chunks that are done stay done. When it completes,
@@ -265,15 +298,17 @@ class EditSession:
 
         Args:
             should_stop: asked before each chunk.
+            on_progress: told (tokens done, tokens in all) after each chunk.
+            how: "full", "prefix" or "none"; by default what the settings say.
 
         Returns:
             The comparison, or None when stopped, switched off, or nothing was predicted yet.
         """
-        state = self._state
-        if self.settings.compare == "none" or state is None or state.last is None:
+        state, how = self._state, how or self.settings.compare
+        if how == "none" or state is None or state.last is None:
             return None
-        # What keeps a common prefix only encodes all after the change: also what is exact already.
-        start = 0 if self.settings.compare == "full" else min(state.stale_from, state.changed_from)
+        start = self._compare_from(state, how)
+        length = len(state.prompt.token_ids)
         decoding = state.decoding
         draft = state.last_draft[: decoding.max_tokens - 1]
         compute_s, reached = 0.0, 0
@@ -281,12 +316,16 @@ class EditSession:
             for step in self._recompute(state, start, should_stop, draft):
                 compute_s += step.compute_s
                 reached = step.reached
-            if reached < len(state.prompt.token_ids):
+                if on_progress:
+                    on_progress(reached, length)
+            if reached < length:
                 return None
             line = state.engine.predict_after(state.prompt.token_ids, decoding, draft)
         forward = 1e3 * compute_s + elapsed_ms(line.began_at, line.first_token_at)
+        if start == 0:
+            self._effort.note(length, forward)
         self._keep_snapshots(should_stop)
-        return compared(self.settings.compare, line, state.place, state.last, forward)
+        return compared(how, line, state.place, state.last, forward)
 
     @staticmethod
     def _answered(
@@ -318,6 +357,19 @@ class EditSession:
             engine = self._state.engine.clone()
             twin._state = replace(self._state, engine=engine, last=None, draft=(), last_draft=())
         return twin
+
+    def _compare_from(self, state: _State, how: str) -> int:
+        """Return the first token that a comparison recomputes."""
+        # What keeps a common prefix only encodes all after the change: also what is exact already.
+        return 0 if how == "full" else min(state.stale_from, state.changed_from)
+
+    def _recompute_ms(self, start: int) -> float | None:
+        """Estimate what recomputing from a token on takes, and the line after it."""
+        state = self._state
+        if state is None or state.last is None:
+            return None
+        encoding = self._effort.of(len(state.prompt.token_ids) - start)
+        return None if encoding is None else encoding + state.last.timings_ms.decode
 
     def _edit(self, to: str | Edit) -> Edit:
         """Return the edit that leads from the session's text to a new one."""
@@ -434,6 +486,7 @@ class EditSession:
                 self._learn_pace(state)
             self._text, self._cursor, self._context = text, cursor, tuple(context)
         tokenize, forward = elapsed_ms(began, tokenized), elapsed_ms(tokenized, line.first_token_at)
+        self._effort.note(length, forward)
         decode = elapsed_ms(line.first_token_at, line.ended_at)
         first_token = tokenize + forward
         timings = Timings(tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)

@@ -507,3 +507,40 @@ def test_lines_changed_are_those_of_the_diff(tiny_model: PreparedModel) -> None:
     prediction = session.update(text)
     assert (prediction.lines_added, prediction.lines_removed) == (1, 1)
     assert hunk.new_start == 13
+
+
+def test_what_costs_more_than_the_limit_is_compared_more_cheaply_or_not_at_all(
+    tiny_model: PreparedModel,
+) -> None:
+    """An edit near the end: what follows it is a small share of the whole."""
+    session = fresh(tiny_model, SOURCE)
+    assert session.comparison_within(None) == "full"
+    session.update(inserted(SOURCE, 40, "import sys\n"))
+    full = session.full_recompute_ms()
+    assert full is not None
+    assert full > 0
+    assert session.comparison_within(2 * full) == "full"
+    assert session.comparison_within(0.9 * full) == "prefix"
+    assert session.comparison_within(0.0) == "none"
+    done = []
+    comparison = session.compare(on_progress=lambda *at: done.append(at), how="prefix")
+    assert comparison is not None
+    assert comparison.strategy == "prefix"
+    assert session.exact
+    assert done[-1] == (comparison_length := len(prompt_ids(session)), comparison_length)
+    # What is exact already gains nothing from a cheaper comparison.
+    assert session.comparison_within(0.9 * full) == "none"
+
+
+def test_the_estimate_is_that_of_the_last_encoding(tiny_model: PreparedModel) -> None:
+    session = make_session(tiny_model)
+    assert session.full_recompute_ms() is None
+    session.prime(SOURCE)
+    prediction = session.update(SOURCE)
+    comparison = session.compare()
+    assert comparison is not None
+    measured = comparison.timings_ms
+    estimate = session.full_recompute_ms()
+    assert estimate is not None
+    encoding = measured.first_token - measured.tokenize
+    assert estimate == pytest.approx(encoding + prediction.timings_ms.decode)

@@ -13,7 +13,7 @@ from pie_cli import __version__
 from pie_cli.cli import logs, options, servers
 from pie_cli.cli.legible import LegibleGroup
 from pie_cli.cli.reporting import importing, reporting
-from pie_cli.config import DEFAULT_MODEL, Settings
+from pie_cli.config import COMPARE_LIMIT_S, COMPARE_PAUSE_MS, DEFAULT_MODEL, Settings
 from pie_cli.errors import PieError
 from pie_cli.plan.strategies import BENCHED
 from pie_cli.threads import wait_passively
@@ -68,6 +68,9 @@ def watch(
     at: options.At = Settings.at,
     strategy: options.Strategy = Settings.strategy,
     compare: options.Compare = Settings.compare,
+    compare_pause: options.ComparePause = COMPARE_PAUSE_MS,
+    compare_limit: options.CompareLimit = COMPARE_LIMIT_S,
+    explain: options.Explain = False,
     lines: options.Lines = Settings.lines,
     max_tokens: options.MaxTokens = Settings.max_tokens,
     latency: options.Latency = Settings.latency,
@@ -114,7 +117,14 @@ def watch(
                 threads=threads,
                 lines=lines,
             ),
-            WatchOptions(tuple(context or ()), context_budget, cache_memory),
+            WatchOptions(
+                tuple(context or ()),
+                context_budget,
+                cache_memory,
+                compare_pause,
+                compare_limit,
+                explains=explain,
+            ),
             as_json=as_json,
         )
 
@@ -149,6 +159,8 @@ def complete(
     at: options.At = Settings.at,
     strategy: options.Strategy = Settings.strategy,
     compare: options.Compare = Settings.compare,
+    compare_limit: options.CompareLimit = COMPARE_LIMIT_S,
+    explain: options.Explain = False,
     lines: options.Lines = Settings.lines,
     max_tokens: options.MaxTokens = Settings.max_tokens,
     latency: options.Latency = Settings.latency,
@@ -200,6 +212,8 @@ def complete(
                 as_json=as_json,
                 plain=plain,
                 cold=cold,
+                compare_limit_s=compare_limit,
+                explains=explain,
             ),
         )
 

@@ -1,13 +1,16 @@
 """A completion by a model that is loaded for it."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pie_cli.cli.complete import CompleteOptions, Spent, complete_document
 from pie_cli.cli.models import open_model
-from pie_cli.cli.render import Renderer
+from pie_cli.cli.render import PROGRESS_AFTER_S, Renderer
+from pie_cli.cli.words import duration, what_changed
 from pie_cli.config import Settings
 from pie_cli.prompt.assembly import ContextFile
+from pie_cli.results import Comparison, Recompute
 from pie_cli.session import EditSession
 from pie_cli.text.cursor import around
 from pie_cli.text.edit import Edit
@@ -20,6 +23,7 @@ def complete(
     path: Path,
     edit: Edit,
     others: Sequence[tuple[str, str]],
+    began: float,
 ) -> None:
     """Load the model, encode the text before the edit, predict after it, and show all that.
 
@@ -29,50 +33,72 @@ def complete(
         path: of the file.
         edit: from the text before to the one to predict in; nothing changes without a patch.
         others: paths and texts before the prompt.
+        began: `perf_counter` seconds at the beginning of all.
 
     Raises:
         PieError: whatever the user can mend.
     """
-    renderer = Renderer()
+    renderer = Renderer(explains=options.explains)
     context = [ContextFile(*other) for other in others]
     opened = open_model(settings, renderer)
     session = EditSession(opened.model, shown_path(path), settings)
+    has_patch = options.patch is not None
     encode_before_ms = 0.0
-    with renderer.progress("encoding") as report:
-        if options.patch is None:
-            prediction = session.open(
-                edit.after, lambda done, total: report("tokens", done, total), context
-            )
+    with renderer.progress("reading", after_s=PROGRESS_AFTER_S) as shown:
+        encoded = partial(shown, "")
+        if not has_patch:
+            prediction = session.open(edit.after, encoded, context)
         else:
             before, after = around(session.cursor, edit)
-            encode_before_ms = session.prime(
-                edit.before, lambda done, total: report("tokens", done, total), context, before
-            )
+            encode_before_ms = session.prime(edit.before, encoded, context, before)
             prediction = session.update(edit, at=after)
     spent = Spent(opened.load_ms, encode_before_ms)
     if options.plain:
         renderer.bare(prediction.text)
         return
+    how = session.comparison_within(1e3 * options.compare_limit_s) if has_patch else "none"
+    if not options.as_json:
+        # The answer does not wait for its comparison.
+        renderer.headline(session.path, what_changed(prediction))
+        renderer.prediction(session.path, edit.after, prediction, compares=how != "none")
+    comparison, full = _compared(session, how, renderer, is_of_interest=has_patch)
     if options.as_json:
-        comparison = session.compare() if options.patch is not None else None
-        model = session.model
         print(
-            complete_document(session.path, model, prediction, spent=spent, comparison=comparison)
+            complete_document(
+                session.path,
+                session.model,
+                prediction,
+                began,
+                spent=spent,
+                comparison=comparison,
+                full=full,
+            )
         )
         return
-    renderer.prediction(session.path, edit.after, prediction)
-    if options.patch is not None:
-        comparison = session.compare()
-        if comparison is not None:
-            renderer.comparison(comparison)
-    renderer.line(_spent_line(spent, with_edit=options.patch is not None))
+    if comparison is not None:
+        renderer.comparison(comparison)
+    if full is not None and not full.measured:
+        renderer.not_compared(full)
+    renderer.aside(_spent_line(spent, with_edit=has_patch))
+
+
+def _compared(
+    session: EditSession, how: str, renderer: Renderer, *, is_of_interest: bool
+) -> tuple[Comparison | None, Recompute | None]:
+    """Compare the prediction, and tell what full recompute takes."""
+    estimate = session.full_recompute_ms()
+    if not is_of_interest or estimate is None or session.settings.compare == "none":
+        return None, None
+    with renderer.progress("comparing", after_s=PROGRESS_AFTER_S) as shown:
+        comparison = session.compare(on_progress=partial(shown, ""), how=how)
+    if comparison is not None and comparison.strategy == "full":
+        return comparison, Recompute(comparison.timings_ms.line, measured=True)
+    return comparison, Recompute(estimate, measured=False)
 
 
 def _spent_line(spent: Spent, *, with_edit: bool) -> str:
-    before = (
-        f", {spent.encode_before_ms:,.0f} ms on encoding the file before the edit"
-        if with_edit
-        else ""
-    )
-    advice = "; pie watch spends these once" if with_edit else ""
-    return f"Spent before that: {spent.load_ms:,.0f} ms on loading{before}{advice}"
+    loading = f"before that: {duration(spent.load_ms)} for loading the model"
+    if not with_edit:
+        return f"  {loading}"
+    reading = f"{duration(spent.encode_before_ms)} for reading the file before the edit"
+    return f"  {loading}, {reading}; pie watch spends these once"

@@ -4,15 +4,24 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pie_cli.cli.documents import ModelFacts, comparison_document, dump, prediction_document
-from pie_cli.config import Settings
+from pie_cli.cli.documents import (
+    ModelFacts,
+    comparison_document,
+    dump,
+    prediction_document,
+    recompute_document,
+)
+from pie_cli.cli.words import what_changed
+from pie_cli.config import COMPARE_LIMIT_S, Settings
 from pie_cli.errors import InputError
-from pie_cli.results import Comparison, Prediction
+from pie_cli.results import Comparison, Prediction, Recompute
 from pie_cli.serving.warm import Question, WarmAnswer, ask
 from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
+from pie_cli.timing import elapsed_ms
 from pie_cli.watching.files import read_bytes, read_source, real_path, shown_path, source_text
 
 if TYPE_CHECKING:
@@ -44,6 +53,8 @@ class CompleteOptions:
         as_json: print JSON instead of text.
         plain: print the line alone.
         cold: load the model, also where a running pie has it.
+        compare_limit_s: of work, beyond which an answer is not compared with full recompute.
+        explains: tell of the prediction in the method's vocabulary as well.
     """
 
     file: Path | None = None
@@ -55,6 +66,8 @@ class CompleteOptions:
     as_json: bool = False
     plain: bool = False
     cold: bool = False
+    compare_limit_s: int = COMPARE_LIMIT_S
+    explains: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -65,6 +78,8 @@ class CompleteOptions:
             raise InputError(
                 "--stdin-filename names a text from stdin", "give - as the FILE, or leave it out"
             )
+        if self.compare_limit_s < 0:
+            raise InputError(f"--compare-limit is {self.compare_limit_s}", "it must be at least 0")
         if self.as_json and self.plain:
             raise InputError("--json and --plain exclude each other", "give one of them")
 
@@ -83,6 +98,7 @@ def run(settings: Settings, options: CompleteOptions, *, only_warm: bool = False
     Raises:
         PieError: whatever the user can mend.
     """
+    began = perf_counter()
     path, edit, notes = _subject(options)
     if notes:
         from pie_cli.cli.render import Renderer
@@ -104,19 +120,21 @@ def run(settings: Settings, options: CompleteOptions, *, only_warm: bool = False
         )
         found = ask(settings, question)
     if found is not None:
-        _show_warm(found, path, edit, options)
+        _show_warm(found, path, edit, options, began)
     elif not only_warm:
         from pie_cli.cli.cold import complete
 
-        complete(settings, options, path, edit, others)
+        complete(settings, options, path, edit, others, began)
     return found is not None or not only_warm
 
 
-def _show_warm(found: WarmAnswer, path: Path, edit: Edit, options: CompleteOptions) -> None:
+def _show_warm(
+    found: WarmAnswer, path: Path, edit: Edit, options: CompleteOptions, began: float
+) -> None:
     """Show what a running pie answered, and that it did."""
     shown = shown_path(path)
     if options.as_json:
-        print(complete_document(shown, found, found.prediction, warm=True))
+        print(complete_document(shown, found, found.prediction, began, warm=True))
         return
     if options.plain and not sys.stdout.isatty():
         # Without the renderer: that takes as long to load as all the rest.
@@ -124,13 +142,14 @@ def _show_warm(found: WarmAnswer, path: Path, edit: Edit, options: CompleteOptio
         return
     from pie_cli.cli.render import Renderer
 
-    renderer = Renderer()
+    renderer = Renderer(explains=options.explains)
     if options.plain:
         renderer.bare(found.prediction.text)
         return
+    renderer.headline(shown, what_changed(found.prediction))
     renderer.prediction(shown, edit.after, found.prediction)
-    renderer.line(
-        f"Answered by {found.name} in the running pie (process {found.process_id});"
+    renderer.aside(
+        f"  answered by {found.name} in the running pie (process {found.process_id});"
         " --cold loads it again"
     )
 
@@ -139,12 +158,25 @@ def complete_document(
     path: str,
     model: ModelFacts,
     prediction: Prediction,
+    began: float,
     *,
     spent: Spent = Spent(0.0, 0.0),
     comparison: Comparison | None = None,
+    full: Recompute | None = None,
     warm: bool = False,
 ) -> str:
-    """Return the one JSON document that `--json` prints."""
+    """Return the one JSON document that `--json` prints.
+
+    Args:
+        path: of the file, as results name it.
+        model: that answered.
+        prediction: its answer.
+        began: `perf_counter` seconds at the beginning of all.
+        spent: before the edit.
+        comparison: with recomputing.
+        full: what full recompute takes.
+        warm: whether a running pie answered.
+    """
     return dump(
         {
             **prediction_document(path, model, prediction),
@@ -152,6 +184,8 @@ def complete_document(
             "load_ms": round(spent.load_ms, 3),
             "encode_before_ms": round(spent.encode_before_ms, 3),
             "comparison": comparison_document(comparison) if comparison else None,
+            "full_recompute": recompute_document(full),
+            "total_ms": round(elapsed_ms(began, perf_counter()), 3),
         },
         indent=2,
     )

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pie_cli.settings.keys import EDITING, GENERAL, SERVING, Key
+from pie_cli.settings.keys import EDITING, GENERAL, SERVING, SHOWING, Key
 from pie_cli.settings.sources import Found, resolve
 
 _ALL = ("watch", "complete", "lsp", "serve", "bench", "eval", "demo", "doctor")
 _FOLLOWING = ("watch", "complete", "lsp", "serve")
+_SHOWING = ("watch", "complete")
 _SERVERS = ("lsp", "serve")
 
 
@@ -19,7 +20,13 @@ def default_map() -> dict[str, dict[str, Any]]:
     """
     found = resolve()
     commands: dict[str, dict[str, Any]] = {}
-    for names, keys in ((_ALL, GENERAL), (_FOLLOWING, EDITING), (_SERVERS, SERVING)):
+    groups = (
+        (_ALL, GENERAL),
+        (_FOLLOWING, EDITING),
+        (_SHOWING, SHOWING),
+        (_SERVERS, SERVING),
+    )
+    for names, keys in groups:
         for name in names:
             commands.setdefault(name, {}).update(_set(found, keys))
     device = _set(found, GENERAL).get("device")

@@ -14,8 +14,9 @@ from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import TextReport
 from pie_cli.cli.tally import Summary
 from pie_cli.cli.watch import WatchOptions, watch_paths
+from pie_cli.cli.words import what_changed
 from pie_cli.config import Settings
-from pie_cli.workspace.events import Compared, Event, Failed, Predicted
+from pie_cli.workspace.events import Compared, Event, Failed, NotCompared, Predicted
 
 _LONGEST_S = 50.0
 """After which no new edit is saved and what runs is given up."""
@@ -49,7 +50,7 @@ def run(settings: Settings) -> None:
             watch_paths(
                 [path],
                 settings,
-                WatchOptions(),
+                WatchOptions(compare_pause_ms=0),
                 report,
                 renderer,
                 interrupts,
@@ -139,13 +140,13 @@ class DemoReport(TextReport):
         if not isinstance(event, Predicted):
             super().tell(event)
         else:
-            self._renderer.line("")
+            self._renderer.rule(event.path, what_changed(event.prediction))
             self._renderer.title(_title(event.number))
-            self._renderer.prediction(event.path, event.document.text, event.prediction)
+            self._show_answer(event)
         first = isinstance(event, Predicted) and event.number == 0
-        self._shown += isinstance(event, Compared)
+        self._shown += isinstance(event, Compared | NotCompared)
         # The first text has no comparison to wait for.
-        if first or isinstance(event, Compared | Failed):
+        if first or isinstance(event, Compared | NotCompared | Failed):
             self._editor.turn()
 
     def stopped(self, summary: Summary) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pie_cli.errors import PieError
-from pie_cli.results import Comparison, Prediction
+from pie_cli.results import Comparison, Prediction, Recompute
 
 if TYPE_CHECKING:
     from pie_cli.cli.tally import Summary
@@ -83,6 +83,13 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "timings_ms": _rounded(asdict(comparison.timings_ms)),
         "speedup": _rounded(asdict(comparison.speedup)),
     }
+
+
+def recompute_document(recompute: Recompute | None) -> dict[str, Any] | None:
+    """Return what full recompute takes, and whether that was measured."""
+    if recompute is None:
+        return None
+    return {"line_ms": round(recompute.line_ms, 3), "measured": recompute.measured}
 
 
 def start_document(beginning: Beginning) -> dict[str, Any]:

@@ -74,6 +74,26 @@ Lines: TypeAlias = Annotated[
         "--lines", help="Most lines of a prediction; it ends with its block.", metavar="N"
     ),
 ]
+CompareLimit: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--compare-limit",
+        help="Seconds of work beyond which full recompute is not run but estimated.",
+        metavar="SECONDS",
+    ),
+]
+ComparePause: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--compare-pause",
+        help="Milliseconds without a save after which the comparison starts.",
+        metavar="MS",
+    ),
+]
+Explain: TypeAlias = Annotated[
+    bool,
+    typer.Option("--explain", help="Tell what became of the tokens, in the method's words."),
+]
 MaxTokens: TypeAlias = Annotated[
     int, typer.Option("--max-tokens", help="Most tokens for each predicted line.", metavar="N")
 ]

@@ -1,27 +1,36 @@
-"""Everything a person sees: text, colour, progress. The one module that imports rich."""
+"""Everything a person sees: text, colour, progress."""
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
 from io import TextIOWrapper
-from pathlib import PurePath
+from time import monotonic
 from typing import IO
 
 from rich.console import Console
+from rich.control import Control
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.syntax import Syntax
+from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
 from pie_cli.cli import logs
+from pie_cli.cli.blocks import Look, block
 from pie_cli.cli.tally import MedianTimes, Summary
-from pie_cli.cli.visible import LONGEST, shortened, visible
-from pie_cli.results import Comparison, Prediction
-from pie_cli.text.cursor import BOM
-
-NEIGHBOURS = 3
-"""Lines shown before and behind a prediction."""
+from pie_cli.cli.visible import visible
+from pie_cli.cli.words import (
+    duration,
+    explained,
+    explained_comparison,
+    not_run,
+    unconfirmed,
+    verdict,
+    what_it_took,
+)
+from pie_cli.results import Comparison, Prediction, Recompute
 
 TABLE_COLUMNS = 120
 """Characters that a table may take up, also where the terminal is narrower."""
@@ -29,11 +38,26 @@ TABLE_COLUMNS = 120
 FACT_LABELS = 12
 """Characters that the labels of facts take up, so that lists of them stand in line."""
 
-LINE_CHARS = 400
-"""Characters of a line of code that are shown."""
+PROGRESS_AFTER_S = 1.0
+"""What takes longer than this shows how far it is."""
 
-BESIDE_CHARS = 160
-"""Characters shown of what comes before a prediction in its line, and as many after it."""
+_RULE_COLUMNS = 80
+_UP, _ERASE = ControlType.CURSOR_UP, ControlType.ERASE_IN_LINE
+
+
+def _time_of_day() -> str:
+    return datetime.now().astimezone().strftime("%H:%M:%S")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The last prediction on the screen: its rows, and the width they were laid out for."""
+
+    path: str
+    text: str
+    prediction: Prediction
+    rows: int
+    width: int
 
 
 class Renderer:
@@ -41,15 +65,29 @@ class Renderer:
 
     Args:
         quiet: print nothing: for a process that another one reports for.
+        explains: tell of predictions in the method's vocabulary as well.
+        out: what is printed to; by default stdout.
+        clock: tells the time of day.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.out = _console(None if quiet else sys.stdout)
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        explains: bool = False,
+        out: Console | None = None,
+        clock: Callable[[], str] = _time_of_day,
+    ) -> None:
+        self.out = out or _console(None if quiet else sys.stdout)
         self.err = _console(None if quiet else sys.stderr)
+        self._explains = explains
+        self._clock = clock
+        self._shown: _Shown | None = None
+        self._is_last = False
 
     def line(self, text: str) -> None:
         """Print one line of plain text to stdout, whatever it holds."""
-        self.out.print(Text(visible(text)))
+        self._say(Text(visible(text)))
 
     def bare(self, text: str) -> None:
         """Print a text as it is, for a program that takes it; spelled out on a terminal."""
@@ -62,17 +100,25 @@ class Renderer:
     def note(self, text: str) -> None:
         """Print one line of information to stderr, unless only errors are wanted there."""
         if not logs.is_quiet():
+            self._is_last = False
             self.err.print(Text(visible(text), style="dim"))
 
     def error(self, cause: str, remedy: str) -> None:
         """Print a failure to stderr, one or two lines."""
+        self._is_last = False
         self.err.print(Text.assemble(("pie: ", "bold red"), visible(cause)))
         if remedy:
             self.err.print(Text(f"     {visible(remedy)}", style="dim"))
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Callable[[str, int, int], None]]:
+    def progress(
+        self, title: str, *, after_s: float = 0.0
+    ) -> Iterator[Callable[[str, int, int], None]]:
         """Show a bar on stderr while the body runs, if stderr is a terminal.
+
+        Args:
+            title: what is being done.
+            after_s: how long the body has run when the bar appears.
 
         Yields:
             A function to call with (stage, done, total); total 0 is unknown.
@@ -83,53 +129,128 @@ class Renderer:
             BarColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(
-            *columns,
-            console=self.err,
-            transient=True,
-            disable=logs.is_quiet() or not self.err.is_terminal,
-        ) as bar:
-            task = bar.add_task(title, total=None)
+        is_shown = not logs.is_quiet() and self.err.is_terminal
+        bar = Progress(*columns, console=self.err, transient=True, disable=not is_shown)
+        task = bar.add_task(title, total=None)
+        due = monotonic() + after_s
 
-            def report(stage: str, done: int, total: int) -> None:
-                what = stage if stage == "weights" else f"{done / 1e9:.2f} GB"
-                bar.update(
-                    task, description=f"{title}: {what}", completed=done, total=total or None
-                )
+        def report(stage: str, done: int, total: int) -> None:
+            if not bar.live.is_started and monotonic() >= due:
+                bar.start()
+            in_bytes = stage in ("download", "convert")
+            what = f": {done / 1e9:.2f} GB" if in_bytes else f": {stage}" * bool(stage)
+            bar.update(task, description=f"{title}{what}", completed=done, total=total or None)
 
+        try:
+            if not after_s:
+                bar.start()
             yield report
+        finally:
+            bar.stop()
 
-    def prediction(self, path: str, text: str, prediction: Prediction) -> None:
-        """Print what changed, the predicted line among its neighbours, and pie's time."""
-        self.out.print(_headline(path, prediction))
-        shown = _in_place(path, text, prediction, coloured=self.out.is_terminal)
-        if self.out.is_terminal:
-            self.out.print(shown, no_wrap=True, overflow="ellipsis")
-        else:
-            self.out.print(shown)
-        times = prediction.timings_ms
-        self.out.print(
-            _times(prediction.strategy, times.first_token, times.line, _trust(prediction))
+    def rule(self, what: str, detail: str = "") -> None:
+        """Print a rule with the time of day, and what comes below it."""
+        line = "\u2500" if self.out.encoding.lower().startswith("utf") else "-"
+        title = Text.assemble(
+            f"{line * 2} {self._clock()}  ",
+            (visible(what), "bold"),
+            f"  {detail}" if detail else "",
         )
+        width = self.out.width if self.out.is_terminal else _RULE_COLUMNS
+        left = width - title.cell_len - 1
+        self._say(Text(""))
+        self._say(title + Text(f" {line * left}" if left > 0 else "", "dim"))
+
+    def headline(self, path: str, detail: str) -> None:
+        """Print what comes below it."""
+        self._say(Text.assemble((visible(path), "bold"), f"  {detail}" if detail else ""))
+
+    def prediction(
+        self, path: str, text: str, prediction: Prediction, *, compares: bool = False
+    ) -> None:
+        """Print the predicted line among its neighbours, and what it took.
+
+        Args:
+            path: of the file.
+            text: of the file.
+            prediction: in it.
+            compares: whether a comparison is to come, which may put another line in its place.
+        """
+        worth = unconfirmed(prediction, will_be_compared=compares)
+        status = [f"{what_it_took(prediction)}, {worth}"]
+        status += [explained(prediction)] if self._explains else []
+        rows = [*block(path, text, prediction, None, self._look), *self._status(status)]
+        self._say(*rows)
+        self._shown = _Shown(path, text, prediction, len(rows), self.out.width)
+        self._is_last = True
 
     def comparison(self, comparison: Comparison) -> None:
-        """Print the recompute's time, how much longer that is, and whether it predicts the same."""
-        times, speedup = comparison.timings_ms, comparison.speedup
-        longer = f"{speedup.first_token:.1f} and {speedup.line:.1f} times as long"
-        self.out.print(_times(comparison.strategy, times.first_token, times.line, longer))
-        if comparison.agrees:
-            self.out.print(Text("        predicts the same line", style="green"))
-        else:
-            line = comparison.text.strip() or "(nothing to add)"
-            self.out.print(Text(f"        predicts otherwise: {visible(line)}", style="yellow"))
+        """Print what recomputing says; on a terminal a line that it corrects is replaced."""
+        shown, better = self._shown, None if comparison.agrees else comparison
+        said = [verdict(comparison)]
+        said += [explained_comparison(comparison)] if self._explains else []
+        if shown is None or not self._can_replace(shown):
+            self._say(*self._status(said, "green" if better is None else "yellow"))
+            if shown is not None and better is not None:
+                first = replace(shown.prediction, text="")
+                self._say(*block(shown.path, shown.text, first, better, self._look))
+            return
+        self.out.control(*[Control((_UP, 1), (_ERASE, 2))] * shown.rows)
+        status = [what_it_took(shown.prediction)]
+        status += [explained(shown.prediction)] if self._explains else []
+        self._say(
+            *block(shown.path, shown.text, shown.prediction, better, self._look),
+            *self._status(status),
+            *self._status(said, "green" if better is None else "yellow"),
+        )
+
+    def not_compared(self, recompute: Recompute) -> None:
+        """Print what the comparison would take that is not run."""
+        self._say(*self._status([not_run(recompute)]))
+
+    @property
+    def _look(self) -> Look:
+        """What blocks look like on stdout: styles need a terminal that has colours."""
+        out = self.out
+        coloured = out.is_terminal and out.color_system is not None and not out.no_color
+        return Look(out.width if out.is_terminal else None, coloured, highlighted=coloured)
+
+    def _status(self, lines: Sequence[str], style: str = "dim") -> list[Text]:
+        """Lay lines below a block out, wrapped on a terminal."""
+        texts = [Text(f"  {visible(line)}", style) for line in lines]
+        if not self.out.is_terminal:
+            return texts
+        return [
+            Text("  ") + row if number else row
+            for text in texts
+            for number, row in enumerate(text.wrap(self.out, max(20, self.out.width - 2)))
+        ]
+
+    def _can_replace(self, shown: "_Shown") -> bool:
+        """Tell whether what was shown is right above, as it was printed."""
+        out = self.out
+        return (
+            self._is_last
+            and out.is_terminal
+            and not out.is_dumb_terminal
+            and not out.legacy_windows
+            and shown.width == out.width
+            and shown.rows < out.height
+        )
+
+    def _say(self, *rows: Text) -> None:
+        """Print rows to stdout: nothing above them is replaced any more."""
+        self._is_last = False
+        for row in rows:
+            self.out.print(row)
 
     def title(self, text: str) -> None:
         """Print one line that what follows stands under."""
-        self.out.print(Text(visible(text), style="bold cyan"))
+        self._say(Text(visible(text), style="bold cyan"))
 
     def aside(self, text: str) -> None:
         """Print one line of lesser weight to stdout."""
-        self.out.print(Text(visible(text), style="dim"))
+        self._say(Text(visible(text), style="dim"))
 
     def summary(self, summary: Summary) -> None:
         """Print what became of a watched file's saves: counts, median times, agreement."""
@@ -139,19 +260,18 @@ class Renderer:
         if summary.errors:
             counts.append(f"{summary.errors} error{'s' * (summary.errors != 1)}")
         self.out.print(Text(", ".join(counts), style="bold"))
-        updates = summary.predictions - summary.opened
-        self._median(summary.strategy, summary.prediction_ms, updates)
-        self._median(summary.baseline, summary.comparison_ms, summary.comparisons)
+        self._median("answers", summary.prediction_ms)
+        by = "full recompute" if summary.baseline == "full" else f"recompute ({summary.baseline})"
+        self._median(by, summary.comparison_ms)
         if summary.agreement_pct is not None:
             self.line(
-                f"        same line in {summary.agreed} of {summary.comparisons} comparisons"
+                f"  the same line in {summary.agreed} of {summary.comparisons} comparisons"
                 f" ({summary.agreement_pct:.0f} %)"
             )
 
-    def _median(self, name: str, times: MedianTimes | None, count: int) -> None:
+    def _median(self, name: str, times: MedianTimes | None) -> None:
         if times is not None:
-            remark = f"median of {count}"
-            self.out.print(_times(name, times.first_token, times.line, remark))
+            self.line(f"  {name}: {duration(times.line)}, median of {times.count}")
 
     def facts(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
         """Print labels and values; on a terminal long values wrap in their own column."""
@@ -224,91 +344,3 @@ def _console(stream: IO[str] | None, width: int | None = None) -> Console:
         emoji=False,
         soft_wrap=width is None and not stream.isatty(),
     )
-
-
-def _headline(path: str, prediction: Prediction) -> Text:
-    tokens = prediction.tokens
-    parts = [
-        f"+{prediction.lines_added} -{prediction.lines_removed} lines"
-        if prediction.lines_added or prediction.lines_removed
-        else "no edit"
-        if tokens.reused
-        else "opened"
-    ]
-    parts.append(f"{tokens.encoded:,} token{'s' * (tokens.encoded != 1)} encoded")
-    if tokens.reused:
-        parts.append(f"{tokens.reused:,} reused ({tokens.shifted:,} shifted)")
-    if prediction.context:
-        files = len(prediction.context)
-        parts.append(f"{files} other file{'s' * (files != 1)} in the prompt")
-    left_out = (prediction.window_dropped, prediction.window_dropped_below)
-    if any(left_out):
-        parts.append(f"{left_out[0]:,} lines above and {left_out[1]:,} below the window left out")
-    return Text.assemble((visible(path), "bold"), "  ", (", ".join(parts), "dim"))
-
-
-def _trust(prediction: Prediction) -> str:
-    return "exact" if prediction.exact else f"approximate: {prediction.tokens.stale:,} stale tokens"
-
-
-def _times(name: str, first_token: float, line: float, remark: str) -> Text:
-    return Text.assemble(
-        (f" {name:<8}", "bold"),
-        f"{first_token:9,.1f} ms first token, {line:9,.1f} ms line  ",
-        (remark, "dim"),
-    )
-
-
-def _in_place(path: str, text: str, prediction: Prediction, *, coloured: bool) -> Text:
-    """Show the predicted line where it would stand, between its neighbours."""
-    lines = text.removeprefix(BOM).split("\n")
-    row, column = prediction.at.line - 1, prediction.at.column - 1
-    line = lines[row] if row < len(lines) else ""
-    # A line that was begun is completed in its place; else the new line pushes the next ones down.
-    begun = bool(column and prediction.text)
-    rest = line[column:] if begun and prediction.form != "plain" else ""
-    before = line[:column]
-    if len(before) > BESIDE_CHARS:
-        before = f"…{before[-BESIDE_CHARS:]}"
-    rest = shortened(rest, BESIDE_CHARS)
-    added = f"{before}{prediction.text}{rest}".split("\n") if prediction.text else []
-    behind = lines[row + 1 :] if begun else lines[row:]
-    if behind and behind[-1] == "":
-        behind.pop()
-    shown = Text("\n").join(
-        [
-            *_numbered(
-                path, lines[max(0, row - NEIGHBOURS) : row], row + 1, last=True, coloured=coloured
-            ),
-            *_numbered(path, added, row + 1, mark=">", coloured=coloured),
-            *_numbered(path, behind[:NEIGHBOURS], row + len(added) + 1, coloured=coloured),
-        ]
-    )
-    return shown if added else Text.assemble(shown, ("\n  (nothing to add)", "dim"))
-
-
-def _numbered(
-    path: str,
-    lines: Sequence[str],
-    number: int,
-    *,
-    coloured: bool,
-    mark: str = " ",
-    last: bool = False,
-) -> Iterator[Text]:
-    """Number lines from `number` on, or with `last` up to the one before it."""
-    first = number - len(lines) if last else number
-    longest = LINE_CHARS if mark == " " else LONGEST
-    for offset, line in enumerate(lines):
-        # The file's own line ends are nothing to see.
-        code = visible(line.removesuffix("\r"), longest).expandtabs(4)
-        gutter = Text(f" {mark} {first + offset:>5}", "bold green" if mark != " " else "dim")
-        shown = _highlighted(path, code) if coloured else Text(code)
-        yield Text.assemble(gutter, " ", shown) if code else gutter
-
-
-def _highlighted(path: str, line: str) -> Text:
-    lexer = Syntax.guess_lexer(PurePath(path).name)
-    text = Syntax("", lexer, theme="ansi_dark", background_color="default").highlight(line)
-    text.rstrip()
-    return text

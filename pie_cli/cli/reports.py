@@ -11,11 +11,13 @@ from pie_cli.cli.documents import (
     dump,
     error_document,
     prediction_document,
+    recompute_document,
     start_document,
     summary_document,
 )
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.tally import Summary
+from pie_cli.cli.words import duration, what_changed
 from pie_cli.editable import EditableModel
 from pie_cli.watching.files import shown_path
 from pie_cli.workspace.events import (
@@ -24,6 +26,7 @@ from pie_cli.workspace.events import (
     Dropped,
     Event,
     Failed,
+    NotCompared,
     Noted,
     Predicted,
     Superseded,
@@ -39,6 +42,9 @@ class Report(Protocol):
     def started(self, beginning: Beginning) -> None:
         """The model is loaded and the files watched."""
 
+    def reading(self, path: str) -> None:
+        """A document is read for the first time."""
+
     def tell(self, event: Event) -> None:
         """Something happened."""
 
@@ -52,19 +58,24 @@ class TextReport:
     def __init__(self, renderer: Renderer, show: Callable[[Path], str] = shown_path) -> None:
         self._renderer = renderer
         self._show = show
-        self._compare = ""
+        self._compares = False
 
     def started(self, beginning: Beginning) -> None:
-        """Name the files and the model."""
+        """Name the files and the model, and say what to do."""
         model = beginning.pool.model
-        self._compare = beginning.pool.settings.compare
+        self._compares = beginning.pool.settings.compare != "none"
         folders = f" ({beginning.n_folders:,} folders)" if beginning.n_folders > 1 else ""
         context = f", {_listed(beginning.context)} as context," if beginning.context else ""
         self._renderer.line(
             f"Watching {_listed(beginning.paths)}{folders}{context} with {model.name}"
             f" ({model.n_params / 1e6:,.1f} M parameters, {model.device}, {model.dtype},"
-            f" loaded in {beginning.load_ms:,.0f} ms). Ctrl-C ends."
+            f" loaded in {duration(beginning.load_ms)})."
         )
+        self._renderer.aside("Each save is answered with the line that comes next. Ctrl-C ends.")
+
+    def reading(self, path: str) -> None:
+        """Say why this takes longer than later saves will."""
+        self._renderer.aside(f"Reading {path} for the first time")
 
     def tell(self, event: Event) -> None:
         """Print what happened; of what is wrong, cause and remedy to stderr."""
@@ -73,15 +84,19 @@ class TextReport:
                 self._predicted(event)
             case Compared():
                 self._renderer.comparison(event.comparison)
+                if event.full is not None and not event.full.measured:
+                    self._renderer.not_compared(event.full)
+            case NotCompared():
+                self._renderer.not_compared(event.full)
             case ComparisonStopped():
-                self._renderer.aside(f" {self._compare:<6} not finished: a newer save came")
+                self._renderer.aside("  not confirmed: a newer save came")
             case Superseded():
                 self._superseded(event)
             case Failed() | Noted():
                 advice = [event.error.remedy, "watching goes on"]
                 self._renderer.error(event.error.cause, "; ".join(part for part in advice if part))
             case Dropped():
-                # The next save of such a file shows that it is encoded again.
+                # The next save of such a file says that it is read again.
                 pass
 
     def stopped(self, summary: Summary) -> None:
@@ -90,23 +105,27 @@ class TextReport:
         self._renderer.summary(summary)
 
     def _predicted(self, event: Predicted) -> None:
-        """Show the prediction in its place."""
-        self._renderer.line("")
+        """Show the prediction in its place, below a rule."""
         saved = self._show(event.saved)
+        detail = what_changed(event.prediction)
         if saved != event.path:
-            self._renderer.aside(f"{saved} saved, which is context of")
-        self._renderer.prediction(event.path, event.document.text, event.prediction)
+            detail = f"{saved} was saved, which is context"
+        self._renderer.rule(event.path, detail)
+        self._show_answer(event)
+
+    def _show_answer(self, event: Predicted) -> None:
+        compares = self._compares and not event.opened
+        self._renderer.prediction(
+            event.path, event.document.text, event.prediction, compares=compares
+        )
 
     def _superseded(self, event: Superseded) -> None:
         """Count them."""
         count = len(event.changes)
-        why = (
-            "not answered before the end"
-            if event.at_end
-            else "superseded by a newer one before the answer"
-        )
+        saves = f"{count} save{'s' * (count > 1)}"
+        why = "before the end" if event.at_end else "before a newer one came"
         self._renderer.line("")
-        self._renderer.aside(f"{count} save{'s' * (count > 1)} {why}")
+        self._renderer.aside(f"{saves} not answered {why}")
 
 
 class JsonReport:
@@ -122,6 +141,9 @@ class JsonReport:
         self._model = beginning.pool.model
         self._print("start", 0, start_document(beginning))
 
+    def reading(self, path: str) -> None:
+        """Print nothing: the prediction says that everything was encoded."""
+
     def tell(self, event: Event) -> None:
         """Print what happened; nothing where the lack of a comparison says it."""
         match event:
@@ -132,7 +154,12 @@ class JsonReport:
                 self._print("prediction", event.number, document)
             case Compared():
                 document = {"path": event.path, **comparison_document(event.comparison)}
+                document["full_recompute"] = recompute_document(event.full)
                 self._print("comparison", event.number, document)
+            case NotCompared():
+                full = recompute_document(event.full)
+                document = {"path": event.path, "full_recompute": full}
+                self._print("not_compared", event.number, document)
             case Superseded():
                 for number, path in event.changes:
                     self._print("superseded", number, {"path": self._show(path)})

@@ -10,10 +10,11 @@ from pie_cli.workspace.events import Compared, Event, Failed, Predicted, Superse
 
 @dataclass(frozen=True)
 class MedianTimes:
-    """Medians, in milliseconds from having the new text."""
+    """Medians, in milliseconds from having the new text, and of how many."""
 
     first_token: float
     line: float
+    count: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ class Tally:
             strategy=self.strategy,
             baseline=self.baseline,
             prediction_ms=_medians(self.predictions),
-            comparison_ms=_medians(self.comparisons),
+            comparison_ms=_medians(
+                [one for one in self.comparisons if one.strategy == self.baseline]
+            ),
         )
 
 
@@ -112,4 +115,5 @@ def _medians(results: Sequence[Prediction | Comparison]) -> MedianTimes | None:
     return MedianTimes(
         median([result.timings_ms.first_token for result in results]),
         median([result.timings_ms.line for result in results]),
+        len(results),
     )

@@ -12,11 +12,11 @@ from pathlib import Path
 from pie_cli.cli.documents import Beginning
 from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.models import Opened, open_model
-from pie_cli.cli.render import Renderer
+from pie_cli.cli.render import PROGRESS_AFTER_S, Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
 from pie_cli.cli.tally import Tally
 from pie_cli.cli.targets import Targets, find_targets
-from pie_cli.config import Settings
+from pie_cli.config import COMPARE_LIMIT_S, COMPARE_PAUSE_MS, Settings
 from pie_cli.errors import InputError
 from pie_cli.serving.offer import offering
 from pie_cli.session import OnProgress
@@ -40,16 +40,28 @@ class WatchOptions:
         context_budget: tokens for files that were saved recently; None for a share of the window.
         cache_memory: for the caches of all sessions, as people write it; None for a share of what
             the device has free.
+        compare_pause_ms: how long no save may come before an answer is compared.
+        compare_limit_s: of work, beyond which an answer is not compared with full recompute.
+        explains: tell of predictions in the method's vocabulary as well.
     """
 
     context: tuple[Path, ...] = ()
     context_budget: int | None = None
     cache_memory: str | None = None
+    compare_pause_ms: int = COMPARE_PAUSE_MS
+    compare_limit_s: int = COMPARE_LIMIT_S
+    explains: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
         if self.context_budget is not None and self.context_budget < 0:
             raise InputError(f"--context-budget is {self.context_budget}", "it must be at least 0")
+        for name, value in (
+            ("--compare-pause", self.compare_pause_ms),
+            ("--compare-limit", self.compare_limit_s),
+        ):
+            if value < 0:
+                raise InputError(f"{name} is {value}", "it must be at least 0")
         if self.cache_memory is not None:
             parse_size(self.cache_memory)
 
@@ -61,7 +73,7 @@ def run(paths: Sequence[Path], settings: Settings, options: WatchOptions, *, as_
         PieError: whatever the user can mend, before the first prediction.
         BrokenPipeError: when nobody reads the output any more.
     """
-    renderer = Renderer()
+    renderer = Renderer(explains=options.explains)
     report: Report = JsonReport() if as_json else TextReport(renderer)
     with Interrupts(ends_process=True) as interrupts:
         watch_paths(paths, settings, options, report, renderer, interrupts, threading.Event())
@@ -131,7 +143,10 @@ def watch_paths(
                 context,
                 only_context=targets.only_context,
                 show=show,
-                progress=partial(_encoding, renderer),
+                progress=partial(_reading, report, renderer),
+                comparing=partial(_comparing, renderer),
+                compare_pause_s=options.compare_pause_ms / 1e3,
+                compare_limit_s=options.compare_limit_s,
             )
             report.started(_beginning(targets, opened, pool, changes, show))
             tell = partial(_tell, workspace, tally, report)
@@ -202,10 +217,18 @@ def _beginning(
 
 
 @contextmanager
-def _encoding(renderer: Renderer, _path: str) -> Iterator[OnProgress]:
-    """Show how far a document's encoding is."""
-    with renderer.progress("encoding") as report:
-        yield lambda done, total: report("tokens", done, total)
+def _reading(report: Report, renderer: Renderer, path: str) -> Iterator[OnProgress]:
+    """Show how far a document's encoding is, which is read for the first time."""
+    report.reading(path)
+    with renderer.progress("reading") as shown:
+        yield lambda done, total: shown("", done, total)
+
+
+@contextmanager
+def _comparing(renderer: Renderer, _path: str) -> Iterator[OnProgress]:
+    """Show how far a comparison is, if it takes long."""
+    with renderer.progress("comparing", after_s=PROGRESS_AFTER_S) as shown:
+        yield lambda done, total: shown("", done, total)
 
 
 def _cache_limit(options: WatchOptions, opened: Opened) -> int:

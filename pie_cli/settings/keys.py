@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeAlias
 
-from pie_cli.config import Settings
+from pie_cli.config import COMPARE_LIMIT_S, COMPARE_PAUSE_MS, Settings
 from pie_cli.errors import InputError, PieError
 from pie_cli.text.matching import similarity
 from pie_cli.workspace.memory import parse_size
@@ -150,6 +150,25 @@ EDITING: Final = (
 )
 """Settings of the commands that follow edits."""
 
+SHOWING: Final = (
+    Key(
+        "compare-limit",
+        "integer",
+        "seconds of work beyond which full recompute is not run",
+        COMPARE_LIMIT_S,
+        _at_least("compare-limit", 0),
+    ),
+    Key(
+        "compare-pause",
+        "integer",
+        "milliseconds without a save after which the comparison starts",
+        COMPARE_PAUSE_MS,
+        _at_least("compare-pause", 0),
+    ),
+    Key("explain", "flag", "tell what became of the tokens", False),
+)
+"""Settings of the commands that show what full recompute says."""
+
 SERVING: Final = (
     Key("pause-ms", "integer", "quiet time before the cache follows", 40, _at_least("pause-ms", 0)),
     Key("completion", "flag", "offer textDocument/completion as well", False),
@@ -159,7 +178,7 @@ SERVING: Final = (
 )
 """Settings of the servers."""
 
-KEYS: Final[Mapping[str, Key]] = {key.name: key for key in (*GENERAL, *EDITING, *SERVING)}
+KEYS: Final[Mapping[str, Key]] = {key.name: key for key in (*GENERAL, *EDITING, *SHOWING, *SERVING)}
 """All settings by name."""
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pie_cli.errors import PieError
-from pie_cli.results import Comparison, Prediction
+from pie_cli.results import Comparison, Prediction, Recompute
 from pie_cli.workspace.documents import Document
 
 
@@ -53,11 +53,28 @@ class Answered:
 
 @dataclass(frozen=True)
 class Compared:
-    """The prediction with the same number was compared with recomputing."""
+    """The prediction with the same number was compared with recomputing.
+
+    Attributes:
+        number: of the prediction.
+        path: what the document is called.
+        comparison: what recomputing says.
+        full: what full recompute takes, measured or estimated; None where nobody knows.
+    """
 
     number: int
     path: str
     comparison: Comparison
+    full: Recompute | None = None
+
+
+@dataclass(frozen=True)
+class NotCompared:
+    """The prediction with the same number was not compared: it would take longer than it may."""
+
+    number: int
+    path: str
+    full: Recompute
 
 
 @dataclass(frozen=True)
@@ -138,6 +155,7 @@ Event: TypeAlias = (
     Predicted
     | Answered
     | Compared
+    | NotCompared
     | MadeExact
     | ComparisonStopped
     | Superseded

@@ -11,7 +11,7 @@ from typing import TypeAlias, final
 from pie_cli.engine.protocol import ShouldStop
 from pie_cli.errors import CacheCapacityError, InputError, PieError
 from pie_cli.prompt.assembly import ContextFile
-from pie_cli.results import Comparison, Prediction
+from pie_cli.results import Comparison, Prediction, Recompute
 from pie_cli.session import OnProgress
 from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
@@ -24,6 +24,7 @@ from pie_cli.workspace.events import (
     Event,
     Failed,
     MadeExact,
+    NotCompared,
     Noted,
     Predicted,
     Superseded,
@@ -58,8 +59,12 @@ class Workspace:
             before the document that was changed last, which is predicted in again.
         show: what to call a document.
         progress: shows the encoding of a document that has no session.
+        comparing: shows the comparison of a document's prediction.
         pause_s: how long it must be quiet after a change before the cache follows, unless a
             question comes first.
+        compare_pause_s: how long it must be quiet after an answer before it is compared.
+        compare_limit_s: of work, beyond which an answer is not compared, or more cheaply; None for
+            any.
     """
 
     def __init__(
@@ -71,7 +76,10 @@ class Workspace:
         only_context: Collection[Path] = (),
         show: Callable[[Path], str] = str,
         progress: Progress | None = None,
+        comparing: Progress | None = None,
         pause_s: float = 0.0,
+        compare_pause_s: float = 0.0,
+        compare_limit_s: float | None = None,
     ) -> None:
         self._documents = documents
         self._pool = pool
@@ -80,7 +88,12 @@ class Workspace:
         self._only_context = frozenset(only_context)
         self._show = show
         self._progress = progress or _unseen
+        self._comparing = comparing or _unseen
         self._pause_s = pause_s
+        self._compare_pause_s = compare_pause_s
+        self._compare_limit_s = compare_limit_s
+        # What came while an answer waited to be compared.
+        self._early = Taken()
         self._number = 0
         self._active: Document | None = None
         self._session: OpenSession | None = None
@@ -111,6 +124,8 @@ class Workspace:
                 yield from self._dealt_with(self._taken())
         finally:
             self._documents.drop_requests()
+            for request in self._early.requests:
+                request.drop()
 
     def told(self, event: Event) -> None:
         """Note that an event has reached whoever is told: its changes are settled."""
@@ -150,7 +165,8 @@ class Workspace:
 
     def _taken(self) -> Taken:
         """Wait for something to happen; after a change alone until it is quiet."""
-        taken = self._documents.take(LOOK_UP_S)
+        early, self._early = self._early, Taken()
+        taken = early.then(self._documents.take(0.0 if early.items else LOOK_UP_S))
         latest = monotonic() + _LONGEST_PAUSE_S
         while self._pause_s and taken.newest and not taken.requests and monotonic() < latest:
             later = self._documents.take(self._pause_s)
@@ -251,11 +267,40 @@ class Workspace:
         # What was encoded from scratch just now has nothing to be compared with.
         if opened:
             return
-        comparison = self._compared(used)
+        yield from self._compare(change, used)
+
+    def _compare(self, change: Change, used: OpenSession) -> Iterator[Event]:
+        """Compare a prediction once it is quiet, if that is worth the work."""
+        session = used.session
+        if self._pool.settings.compare == "none":
+            return
+        limit = None if self._compare_limit_s is None else 1e3 * self._compare_limit_s
+        how, estimate = session.comparison_within(limit), session.full_recompute_ms()
+        full = None if estimate is None else Recompute(estimate, measured=False)
+        if how == "none":
+            if full is not None:
+                yield NotCompared(change.number, session.path, full)
+            return
+        if not self._is_quiet():
+            if not self._documents.stopped:
+                yield ComparisonStopped(change.number)
+            return
+        comparison = self._compared(used, how)
         if comparison is not None:
-            yield Compared(change.number, used.session.path, comparison)
-        elif self._documents.newer_than(change.number) and self._pool.settings.compare != "none":
+            if comparison.strategy == "full":
+                full = Recompute(comparison.timings_ms.line, measured=True)
+            yield Compared(change.number, session.path, comparison, full)
+        elif self._documents.newer_than(change.number):
             yield ComparisonStopped(change.number)
+
+    def _is_quiet(self) -> bool:
+        """Wait whether anything comes that is to be answered."""
+        until = monotonic() + self._compare_pause_s
+        while (left := until - monotonic()) > 0 and not self._documents.stopped:
+            self._early = self._early.then(self._documents.take(left))
+            if self._early.newest or self._early.requests:
+                return False
+        return not self._documents.stopped
 
     def _respond(self, request: Request, newest: Change | None) -> Iterator[Event]:
         """Answer a question, unless it is out of date; whatever happens, nobody waits for ever."""
@@ -319,8 +364,10 @@ class Workspace:
         if comparison is not None:
             yield MadeExact(used.document, used.session.path, comparison)
 
-    def _compared(self, used: OpenSession) -> Comparison | None:
-        comparison = used.session.compare(partial(self._documents.overtaken, self._number))
+    def _compared(self, used: OpenSession, how: str | None = None) -> Comparison | None:
+        should_stop = partial(self._documents.overtaken, self._number)
+        with self._comparing(used.session.path) as show:
+            comparison = used.session.compare(should_stop, show, how)
         if comparison is not None and not comparison.agrees:
             used.prediction = None
         return comparison

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ class Recorder:
     def started(self, beginning: Beginning) -> None:
         self._note("start")
 
+    def reading(self, path: str) -> None:
+        pass
+
     def tell(self, event: Event) -> None:
         match event:
             case Predicted():
@@ -60,7 +64,8 @@ def watched(
     stop: threading.Event,
     options: WatchOptions = WatchOptions(),  # noqa: B008 - frozen
 ) -> None:
-    """Watch, with an end in any case."""
+    """Watch, with an end in any case; comparisons wait for nothing."""
+    options = replace(options, compare_pause_ms=0)
     timer = threading.Timer(LONGEST_S, stop.set)
     timer.start()
     try:

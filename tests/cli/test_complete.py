@@ -1,6 +1,7 @@
 """`pie complete`: patches in all their forms, the JSON contract, and errors that help."""
 
 import json
+import re
 import subprocess
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -290,10 +291,14 @@ def test_a_plain_completion_is_exact_and_has_no_comparison(complete):
 def test_text_says_what_was_spent_and_shows_the_line_in_place(complete, folder):
     result = complete("--edit", patch_file(folder))
     assert result.exit_code == 0
-    assert "area.py  +1 -0 lines" in result.stdout
-    assert "> " in result.stdout
-    assert "ms first token" in result.stdout
-    assert "on encoding the file before the edit" in result.stdout
+    assert result.stdout.startswith("area.py  1 line added\n")
+    assert " >   3 " in result.stdout
+    assert re.search(r"^  \d+ ms, kept \d+ of \d+ tokens, ", result.stdout, re.MULTILINE)
+    assert re.search(r"^  (confirmed|corrected) by full recompute: ", result.stdout, re.MULTILINE)
+    assert "for reading the file before the edit" in result.stdout
+    assert "stale" not in result.stdout
+    explained = complete("--edit", patch_file(folder), "--explain").stdout
+    assert re.search(r"reused \(\d+ shifted, .* stale; ", explained)
     assert not any(line != line.rstrip() for line in result.stdout.split("\n"))
 
 
@@ -317,7 +322,7 @@ def test_an_odd_file_name_stays_on_one_line(complete, folder):
     (folder / "two\nlines\udce9.py").write_text(BEFORE)
     result = complete("two\nlines\udce9.py")
     assert result.exit_code == 0
-    assert result.stdout.startswith("two\\nlines\\udce9.py  ")
+    assert result.stdout.startswith("two\\nlines\\udce9.py\n")
     assert complete("no\nfile.py").stderr.count("\n") == 2
 
 
@@ -446,3 +451,21 @@ def test_a_binary_text_from_stdin_is_refused(complete) -> None:
     result = complete("-", stdin="a\0b")
     assert result.exit_code == ExitCode.INPUT
     assert "stdin is binary" in result.stderr
+
+
+def test_beyond_the_limit_the_comparison_is_estimated_from_the_encoding_before(complete, folder):
+    within = document(complete("--edit", patch_file(folder), "--json"))
+    assert within["full_recompute"]["measured"] is True
+    assert within["full_recompute"]["line_ms"] == within["comparison"]["timings_ms"]["line"]
+    parts = within["load_ms"] + within["encode_before_ms"] + within["timings_ms"]["line"]
+    assert within["total_ms"] > parts + within["full_recompute"]["line_ms"]
+    beyond = document(complete("--edit", patch_file(folder), "--json", "--compare-limit", "0"))
+    assert beyond["comparison"] is None
+    assert beyond["full_recompute"]["measured"] is False
+    # It is about the encoding before the edit, of which the line's tokens are no part.
+    assert beyond["full_recompute"]["line_ms"] < 2 * beyond["encode_before_ms"] + 1_000
+    shown = complete("--edit", patch_file(folder), "--compare-limit", "0").stdout
+    assert "measured before the edit; --compare-limit 10 runs it" in shown
+    assert "not confirmed" in shown or ", exact" in shown
+    none = document(complete("--edit", patch_file(folder), "--json", "--compare", "none"))
+    assert (none["comparison"], none["full_recompute"]) == (None, None)

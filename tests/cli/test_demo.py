@@ -63,7 +63,7 @@ def test_a_signal_leaves_no_file_behind(
 ) -> None:
     compare = EditSession.compare
 
-    def interrupted(session: EditSession, should_stop: object) -> object:
+    def interrupted(session: EditSession, *rest: object) -> object:
         assert list(folder.glob("pie-demo-*/*.py"))
         signal.raise_signal(number)
         return compare(session)

@@ -259,15 +259,18 @@ def test_text_names_what_happened(
     assert "mend it; watching goes on" in captured.err
     for part in (
         "Watching area.py",
-        "+1 -0 lines",
-        "not finished",
-        "2 saves superseded",
-        "1 save not",
+        "area.py  1 line added",
+        "not confirmed: a newer save came",
+        "2 saves not answered before a newer one came",
+        "1 save not answered before the end",
     ):
         assert part in captured.out
     end = captured.out[captured.out.index("4 saves, 3 superseded, 1 error") :]
     assert "median of 1" in end
     assert " of 1 comparisons" in end
+    # The method's vocabulary is for who asks for it.
+    for word in ("stale", "shifted", "reused", "encoded", "pie+"):
+        assert word not in captured.out
 
 
 def test_json_is_one_document_a_line_with_event_and_id(

@@ -193,10 +193,10 @@ def test_questions_break_a_comparison_off_and_it_goes_on_afterwards(
     desk.until_idle()
     compare, requests = EditSession.compare, []
 
-    def asked_meanwhile(session: EditSession, should_stop: Any) -> Comparison | None:
+    def asked_meanwhile(session: EditSession, *rest: Any) -> Comparison | None:
         if not requests:
             requests.append(desk.ask(cursor=Cursor(8, 4)))
-        return compare(session, should_stop)
+        return compare(session, *rest)
 
     monkeypatch.setattr(EditSession, "compare", asked_meanwhile)
     desk.documents.change(A, Edit.of_ranges(SOURCE, [(40, 40, "x")]), 2, HERE)

@@ -18,7 +18,7 @@ from pie_cli.session import EditSession, OnProgress
 from pie_cli.text.edit import Edit
 from pie_cli.workspace.context import Context
 from pie_cli.workspace.documents import Document, Documents
-from pie_cli.workspace.events import Event, Noted, Predicted, Superseded
+from pie_cli.workspace.events import Compared, Event, NotCompared, Noted, Predicted, Superseded
 from pie_cli.workspace.pool import SessionPool
 from pie_cli.workspace.workspace import Workspace
 from tests.conftest import SOURCE
@@ -42,6 +42,7 @@ class Run:
         several: bool = False,
         only_context: tuple[Path, ...] = (),
         progress: Any = None,
+        effort: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         options = Settings(max_tokens=8, **settings)
@@ -55,6 +56,7 @@ class Run:
             Context(documents, named, keeps_changed=several, budget_tokens=9_999, show=str),
             only_context=only_context,
             progress=progress,
+            **(effort or {}),
         )
 
     def tell(self, event: Event) -> None:
@@ -115,6 +117,46 @@ def test_a_comparison_makes_way_for_a_newer_change(tiny_model: EditableModel) ->
     run = followed(tiny_model, documents, chunk_tokens=64, strategy="full", at="end")
     assert run.told[1:4] == [("prediction", 1), ("comparison stopped",), ("prediction", 2)]
     assert len(run.tally.comparisons) == 1
+
+
+def test_a_comparison_waits_for_a_pause_in_which_a_newer_change_takes_its_place(
+    tiny_model: EditableModel,
+) -> None:
+    documents = Played(AREA, (FIRST,), (), (SECOND,), ())
+    run = followed(tiny_model, documents, effort={"compare_pause_s": 60.0})
+    assert run.told == [
+        ("prediction", 0),
+        ("prediction", 1),
+        ("comparison stopped",),
+        ("prediction", 2),
+    ]
+    assert documents.unsettled() == ()
+
+
+def test_after_the_pause_it_is_compared(tiny_model: EditableModel) -> None:
+    documents = documents_with(a=SOURCE)
+    run = Run(tiny_model, documents, effort={"compare_pause_s": 0.01})
+    documents.change(A, FIRST)
+    for event in run.workspace.events(Document(A, 0, SOURCE)):
+        if event is None:
+            break
+        run.tell(event)
+    assert run.told == [("prediction", 0), ("prediction", 1), ("comparison",)]
+    compared = run.events[-1]
+    assert isinstance(compared, Compared)
+    assert compared.full is not None
+    assert compared.full.measured
+    assert compared.full.line_ms == compared.comparison.timings_ms.line
+
+
+def test_a_comparison_beyond_the_limit_is_estimated_instead(tiny_model: EditableModel) -> None:
+    documents = Played(AREA, (FIRST,))
+    run = followed(tiny_model, documents, effort={"compare_limit_s": 0})
+    assert run.told == [("prediction", 0), ("prediction", 1), ("not compared",)]
+    event = run.events[-1]
+    assert isinstance(event, NotCompared)
+    assert not event.full.measured
+    assert event.full.line_ms > 0
 
 
 def test_without_comparison_none_is_stopped(tiny_model: EditableModel) -> None:
