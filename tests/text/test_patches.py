@@ -140,7 +140,7 @@ def test_diffs_by_git_are_read_and_applied(
     old, new = pair
     assume(old != new)
     path = repository / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(old.encode())
     git(repository, "add", "--", name)
     path.write_bytes(new.encode())
