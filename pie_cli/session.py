@@ -9,63 +9,33 @@ comparison = session.compare()      # full recompute: what it says, what it cost
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import TypeAlias
 
-from pie_cli.answers import compared, predicted
+from pie_cli.answers import compared
+from pie_cli.cached import CachedPrompt
 from pie_cli.config import Settings
 from pie_cli.decoder import LineDecoder
 from pie_cli.editable import EditableModel
 from pie_cli.effort import Effort
 from pie_cli.engine.protocol import (
-    Decoding,
     Engine,
-    Line,
     RecomputeStep,
     ShouldStop,
     never,
 )
 from pie_cli.errors import CacheCapacityError
-from pie_cli.plan.pace import PROBES
-from pie_cli.plan.plan import Alignment, Plan, align, make_plan, restoring
-from pie_cli.plan.repair import repair_positions, settled
-from pie_cli.plan.strategies import parse
+from pie_cli.plan.plan import Alignment, make_plan
+from pie_cli.planner import Planner
 from pie_cli.prompt.assembly import ContextFile, Prompt, PromptBuilder
 from pie_cli.prompt.window import Edges
 from pie_cli.results import Comparison, Prediction, Timings
 from pie_cli.text.cursor import BOM, Cursor, Place
 from pie_cli.text.edit import Edit
-from pie_cli.text.matching import KeptRun
 from pie_cli.timing import elapsed_ms
 
 OnProgress: TypeAlias = Callable[[int, int], None]
-
-
-@dataclass
-class _State:
-    """What the cache holds.
-
-    Attributes:
-        engine: holds `prompt`.
-        prompt: of the text around the cursor.
-        stale_from: every token before it is as full recompute would have it.
-        changed_from: first token that the last edit made fresh.
-        last: the prediction made from it.
-        place, decoding: where and how it was decoded.
-        draft: token ids of that prediction, the next one's draft.
-        last_draft: the draft that it had itself.
-    """
-
-    engine: Engine
-    prompt: Prompt
-    place: Place
-    decoding: Decoding
-    stale_from: int = 0
-    changed_from: int = 0
-    last: Prediction | None = None
-    draft: tuple[int, ...] = ()
-    last_draft: tuple[int, ...] = ()
 
 
 class EditSession:
@@ -104,11 +74,10 @@ class EditSession:
         self._prompts = PromptBuilder(model.tokenizer, model.bos_id, path, budget, model.fim)
         # Text and cursor outlive a failure, which costs the cache: they move with the next edit.
         self._cursor = Cursor.parse(self.settings.at)
-        self._strategy = parse(self.settings.strategy)
-        self._strategy_name = self._strategy.name
+        self._planner = Planner(model, self.settings)
         self._text: str | None = None
         self._context: tuple[ContextFile, ...] = ()
-        self._state: _State | None = None
+        self._state: CachedPrompt | None = None
         self._effort = Effort()
 
     @property
@@ -235,7 +204,12 @@ class EditSession:
         tokenized = perf_counter()
         decoding = self._decoder.decoding(prompt, text, place)
         draft = self._decoder.draft(state.draft, prompt, decoding)
-        plan = self._plan(state, prompt, len(draft))
+        before_ms = 0.0
+        if state.last is not None:
+            before_ms = state.last.timings_ms.first_token - state.last.timings_ms.forward
+        plan = self._planner.plan(
+            state.engine, state.prompt, prompt, state.stale_from, len(draft), before_ms
+        )
         planned = perf_counter()
         with self._guarded():
             line = state.engine.predict(
@@ -257,7 +231,7 @@ class EditSession:
             first_token=elapsed_ms(began, line.first_token_at),
             line=elapsed_ms(began, line.ended_at),
         )
-        return self._answered(state, line, draft, plan, timings, edit)
+        return state.answered(line, draft, plan, timings, edit)
 
     def full_recompute_ms(self) -> float | None:
         """Estimate what full recompute takes to the line, from the last encoding of this text."""
@@ -275,12 +249,12 @@ class EditSession:
         state, wanted = self._state, self.settings.compare
         if limit_ms is None or state is None or wanted == "none":
             return wanted
-        start = self._compare_from(state, wanted)
+        start = state.compare_from(wanted)
         if (self._recompute_ms(start) or 0.0) <= limit_ms:
             return wanted
         # What is exact already gains nothing from a cheaper comparison.
         if wanted == "full" and not self.exact:
-            start = self._compare_from(state, "prefix")
+            start = state.compare_from("prefix")
             if (self._recompute_ms(start) or 0.0) <= limit_ms:
                 return "prefix"
         return "none"
@@ -307,7 +281,7 @@ class EditSession:
         state, how = self._state, how or self.settings.compare
         if how == "none" or state is None or state.last is None:
             return None
-        start = self._compare_from(state, how)
+        start = state.compare_from(how)
         length = len(state.prompt.token_ids)
         decoding = state.decoding
         draft = state.last_draft[: decoding.max_tokens - 1]
@@ -327,22 +301,6 @@ class EditSession:
         self._keep_snapshots(should_stop)
         return compared(how, line, state.place, state.last, forward)
 
-    @staticmethod
-    def _answered(
-        state: _State,
-        line: Line,
-        draft: tuple[int, ...],
-        plan: Plan,
-        timings: Timings,
-        edit: Edit,
-    ) -> Prediction:
-        """Remember a line as the next draft, and report it."""
-        state.last_draft, state.draft = draft, line.token_ids
-        state.last = predicted(
-            line, state.place, state.prompt, plan, state.stale_from, timings, edit
-        )
-        return state.last
-
     def fork(self, strategy: str) -> "EditSession":
         """Return a session in the same state with another strategy and a copy of the cache.
 
@@ -357,11 +315,6 @@ class EditSession:
             engine = self._state.engine.clone()
             twin._state = replace(self._state, engine=engine, last=None, draft=(), last_draft=())
         return twin
-
-    def _compare_from(self, state: _State, how: str) -> int:
-        """Return the first token that a comparison recomputes."""
-        # What keeps a common prefix only encodes all after the change: also what is exact already.
-        return 0 if how == "full" else min(state.stale_from, state.changed_from)
 
     def _recompute_ms(self, start: int) -> float | None:
         """Estimate what recomputing from a token on takes, and the line after it."""
@@ -406,55 +359,6 @@ class EditSession:
         edges = last.edges.moved(edit) if last and edit else Edges()
         return self._prompts.build(above, below, edges, context, last, healing=True)
 
-    def _plan(self, state: _State, prompt: Prompt, riding: int) -> Plan:
-        """Plan the way from the cached prompt to a new one; the draft rides in the same pass."""
-        old, ids = state.prompt, prompt.token_ids
-        alignment = align(old.token_ids, ids)
-        if old.form == prompt.form:
-            alignment = settled(alignment, old.sides, prompt.sides)
-        repair = repair_positions(
-            self._strategy,
-            alignment,
-            old.token_ids,
-            ids,
-            self.model.tokenizer.pieces,
-            anchor=prompt.anchor,
-            exact=state.stale_from,
-            room=self._room(state, alignment, riding),
-        )
-        plan = state.engine.plan(self._strategy_name, alignment, repair)
-        if not plan.rotate:
-            # The other strategies are baselines: they have what their namesakes have.
-            return plan
-        exact = min(state.stale_from, alignment.first_change)
-        return restoring(plan, state.engine.find_snapshots(ids, exact))
-
-    def _room(self, state: _State, alignment: Alignment, riding: int) -> int | None:
-        """Return how many tokens repair may add to the pass, within the latency asked for."""
-        pace = self.model.pace
-        if not pace.known:
-            return None
-        before_ms = 0.0
-        if state.last is not None:
-            before_ms = state.last.timings_ms.first_token - state.last.timings_ms.forward
-        needed = alignment.new_length - sum(run.length for run in alignment.runs) + riding
-        return pace.room(self.settings.latency - before_ms, needed)
-
-    def _learn_pace(self, state: _State) -> None:
-        """Measure two passes over tokens that are exact, and stay so."""
-        length = len(state.prompt.token_ids)
-        repairs = (repair.budget for repair in self._strategy.repairs)
-        if self.model.pace.known or None not in repairs or length <= PROBES[-1]:
-            return
-        whole = Alignment(length, length, (KeptRun(0, 0, length),))
-        once = replace(state.decoding, max_tokens=1)
-        times = []
-        for tokens in PROBES:
-            plan = state.engine.plan("pie", whole, range(length - tokens, length - 1))
-            lines = [state.engine.predict(plan, state.prompt.token_ids, once) for _ in range(2)]
-            times.append(min(elapsed_ms(line.spliced_at, line.first_token_at) for line in lines))
-        self.model.pace.learn(PROBES, times)
-
     def _encode_all(
         self,
         text: str,
@@ -476,21 +380,20 @@ class EditSession:
         plan = make_plan("full", Alignment(0, length, ()))
         with self._guarded():
             engine = self._state.engine if self._state else self._new_engine(length)
-            state = self._state = _State(engine, prompt, place, decoding)
+            state = self._state = CachedPrompt(engine, prompt, place, decoding)
             engine.begin(length)
             for step in self._recompute(state, 0, never, ()):
                 if on_progress:
                     on_progress(step.reached, length)
             line = engine.predict_after(prompt.token_ids, decoding, ())
-            if self.model.capability.edits:
-                self._learn_pace(state)
+            self._planner.learn_pace(engine, prompt.token_ids, decoding)
             self._text, self._cursor, self._context = text, cursor, tuple(context)
         tokenize, forward = elapsed_ms(began, tokenized), elapsed_ms(tokenized, line.first_token_at)
         self._effort.note(length, forward)
         decode = elapsed_ms(line.first_token_at, line.ended_at)
         first_token = tokenize + forward
         timings = Timings(tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
-        return self._answered(state, line, (), plan, timings, Edit(text, text, ()))
+        return state.answered(line, (), plan, timings, Edit(text, text, ()))
 
     def _new_engine(self, length: int) -> Engine:
         """Make an engine with room for the line, and for some edits before it has to grow."""
@@ -504,7 +407,7 @@ class EditSession:
             self._state.engine.keep_snapshots(ids, self._state.stale_from, should_stop)
 
     def _recompute(
-        self, state: _State, start: int, should_stop: ShouldStop, draft: Sequence[int]
+        self, state: CachedPrompt, start: int, should_stop: ShouldStop, draft: Sequence[int]
     ) -> Iterator[RecomputeStep]:
         """Encode again from a token on that has only exact ones before it."""
         chunk = self.settings.chunk_tokens or self.model.capability.chunk_tokens

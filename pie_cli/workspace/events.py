@@ -1,12 +1,13 @@
 """What happens in a workspace, as plain records for whoever shows it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from pie_cli.errors import PieError
 from pie_cli.results import Comparison, Prediction, Recompute
-from pie_cli.workspace.documents import Document
+from pie_cli.workspace.documents import Change, Document
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ class Superseded:
 
     changes: tuple[tuple[int, Path], ...]
     at_end: bool = False
+
+    @classmethod
+    def of(cls, changes: Sequence[Change], *, at_end: bool = False) -> "Superseded":
+        """Tell of changes."""
+        return cls(tuple((change.number, change.path) for change in changes), at_end)
 
 
 @dataclass(frozen=True)

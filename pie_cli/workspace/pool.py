@@ -5,6 +5,7 @@ from typing import final
 
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
+from pie_cli.engine.protocol import ShouldStop
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Prediction
 from pie_cli.session import EditSession
@@ -12,6 +13,27 @@ from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
 from pie_cli.workspace.documents import Document
 from pie_cli.workspace.events import Dropped
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a session is to be brought to.
+
+    Attributes:
+        document: whose text.
+        number: of the newest change that was taken.
+        before: what comes before the text.
+        should_stop: ends the line early.
+        edit: that leads there, if known.
+        cursor: where to predict; None for where the session has it.
+    """
+
+    document: Document
+    number: int
+    before: tuple[ContextFile, ...]
+    should_stop: ShouldStop
+    edit: Edit | None
+    cursor: Cursor | None
 
 
 @dataclass

@@ -1,20 +1,16 @@
 """Answers to changed documents: the newest first, then a comparison while nothing newer waits."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TypeAlias, final
 
-from pie_cli.engine.protocol import ShouldStop
 from pie_cli.errors import CacheCapacityError, InputError, PieError
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Comparison, Prediction, Recompute
 from pie_cli.session import OnProgress
-from pie_cli.text.cursor import Cursor
-from pie_cli.text.edit import Edit
 from pie_cli.workspace.context import Context
 from pie_cli.workspace.documents import Change, Document, Documents, Failure, Gone, Note, Taken
 from pie_cli.workspace.events import (
@@ -29,7 +25,7 @@ from pie_cli.workspace.events import (
     Predicted,
     Superseded,
 )
-from pie_cli.workspace.pool import OpenSession, SessionPool
+from pie_cli.workspace.pool import OpenSession, SessionPool, Task
 from pie_cli.workspace.requests import Answer, Request
 
 LOOK_UP_S = 1.0
@@ -146,7 +142,7 @@ class Workspace:
                 yield self._failed(item)
         changes = [item for item in left if isinstance(item, Change)]
         if changes:
-            yield _superseded(changes, at_end=True)
+            yield Superseded.of(changes, at_end=True)
 
     def _first(self, document: Document, *, must_open: bool) -> Iterator[Event]:
         """Encode a first text and predict.
@@ -207,7 +203,7 @@ class Workspace:
             elif isinstance(item, Failure | Gone):
                 self._lost(item.path)
         if taken.superseded:
-            yield _superseded(taken.superseded)
+            yield Superseded.of(taken.superseded)
         for item in taken.items:
             if isinstance(item, Failure):
                 yield self._failed(item)
@@ -233,13 +229,13 @@ class Workspace:
         document = self._active
         if document is None:
             # Context, and nothing to predict in.
-            yield _superseded((change,))
+            yield Superseded.of((change,))
             return
         try:
             yield from self._predict(change, document)
         except _MovedOn:
             if not self._documents.stopped:
-                yield _superseded((change,))
+                yield Superseded.of((change,))
         except PieError as error:
             # The session is as it was, or starts again with the next text.
             yield Failed(change.number, change.path, error, was_read=True)
@@ -258,7 +254,7 @@ class Workspace:
         if change.document is document:
             edit, cursor = change.edit, change.cursor or cursor
         should_stop = partial(self._documents.overtaken, change.number)
-        task = _Task(document, change.number, self._before(document), should_stop, edit, cursor)
+        task = Task(document, change.number, self._before(document), should_stop, edit, cursor)
         prediction = self._brought(used, task)
         if prediction.stopped_by == "interrupted":
             raise _MovedOn
@@ -341,7 +337,7 @@ class Workspace:
             def should_stop() -> bool:
                 return self._out_of_date(request) or request.enough()
 
-            task = _Task(document, self._number, before, should_stop, edit, request.cursor)
+            task = Task(document, self._number, before, should_stop, edit, request.cursor)
             prediction = self._brought(used, task)
         if self._out_of_date(request) and prediction.stopped_by == "interrupted":
             return
@@ -397,7 +393,7 @@ class Workspace:
     def _before(self, document: Document) -> tuple[ContextFile, ...]:
         return self._context.before(document.path) if self._context is not None else ()
 
-    def _brought(self, used: OpenSession, task: "_Task") -> Prediction:
+    def _brought(self, used: OpenSession, task: "Task") -> Prediction:
         """Bring a session to a document's version; where memory runs out, all others go."""
         try:
             return self._predicted(used, task)
@@ -407,7 +403,7 @@ class Workspace:
                 raise
         return self._predicted(used, task)
 
-    def _predicted(self, used: OpenSession, task: "_Task") -> Prediction:
+    def _predicted(self, used: OpenSession, task: "Task") -> Prediction:
         """Update a session, or open it, which another document's change breaks off."""
         document, session = task.document, used.session
         used.prediction = None
@@ -434,31 +430,6 @@ class Workspace:
         if failure.path in self._only_context:
             error = InputError(error.cause, "it is left out of the context until it can be read")
         return Failed(failure.number, failure.path, error)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a session is to be brought to.
-
-    Attributes:
-        document: whose text.
-        number: of the newest change that was taken.
-        before: what comes before the text.
-        should_stop: ends the line early.
-        edit: that leads there, if known.
-        cursor: where to predict; None for where the session has it.
-    """
-
-    document: Document
-    number: int
-    before: tuple[ContextFile, ...]
-    should_stop: ShouldStop
-    edit: Edit | None
-    cursor: Cursor | None
-
-
-def _superseded(changes: Sequence[Change], *, at_end: bool = False) -> Superseded:
-    return Superseded(tuple((change.number, change.path) for change in changes), at_end)
 
 
 def _unseen(_path: str) -> AbstractContextManager[OnProgress]:

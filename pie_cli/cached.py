@@ -1,0 +1,50 @@
+"""What an engine holds for a session, and what was answered from it."""
+
+from dataclasses import dataclass
+
+from pie_cli.answers import predicted
+from pie_cli.engine.protocol import Decoding, Engine, Line
+from pie_cli.plan.plan import Plan
+from pie_cli.prompt.assembly import Prompt
+from pie_cli.results import Prediction, Timings
+from pie_cli.text.cursor import Place
+from pie_cli.text.edit import Edit
+
+
+@dataclass
+class CachedPrompt:
+    """A prompt in its cache.
+
+    Attributes:
+        engine: holds `prompt`.
+        prompt: of the text around the cursor.
+        stale_from: every token before it is as full recompute would have it.
+        changed_from: first token that the last edit made fresh.
+        last: the prediction made from it.
+        place, decoding: where and how it was decoded.
+        draft: token ids of that prediction, the next one's draft.
+        last_draft: the draft that it had itself.
+    """
+
+    engine: Engine
+    prompt: Prompt
+    place: Place
+    decoding: Decoding
+    stale_from: int = 0
+    changed_from: int = 0
+    last: Prediction | None = None
+    draft: tuple[int, ...] = ()
+    last_draft: tuple[int, ...] = ()
+
+    def compare_from(self, how: str) -> int:
+        """Return the first token that a comparison recomputes, "full" or "prefix"."""
+        # What keeps a common prefix only encodes all after the change: also what is exact already.
+        return 0 if how == "full" else min(self.stale_from, self.changed_from)
+
+    def answered(
+        self, line: Line, draft: tuple[int, ...], plan: Plan, timings: Timings, edit: Edit
+    ) -> Prediction:
+        """Remember a line as the next draft, and report it."""
+        self.last_draft, self.draft = draft, line.token_ids
+        self.last = predicted(line, self.place, self.prompt, plan, self.stale_from, timings, edit)
+        return self.last

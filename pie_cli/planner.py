@@ -1,0 +1,97 @@
+"""The way from one prompt's cache to the next: what is kept, and what there is time to repair."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pie_cli.config import Settings
+from pie_cli.editable import EditableModel
+from pie_cli.engine.protocol import Decoding, Engine
+from pie_cli.plan.pace import PROBES
+from pie_cli.plan.plan import Alignment, Plan, align, restoring
+from pie_cli.plan.repair import repair_positions, settled
+from pie_cli.plan.strategies import parse
+from pie_cli.prompt.assembly import Prompt
+from pie_cli.text.matching import KeptRun
+from pie_cli.timing import elapsed_ms
+
+
+class Planner:
+    """Makes the plans of one document's edits, by one strategy.
+
+    Args:
+        model: prepared; its pace is learned here.
+        settings: strategy and latency.
+
+    Raises:
+        InputError: when the strategy is none.
+    """
+
+    def __init__(self, model: EditableModel, settings: Settings) -> None:
+        self._model = model
+        self._latency_ms = settings.latency
+        self._strategy = parse(settings.strategy)
+        self._name = self._strategy.name
+
+    def plan(
+        self,
+        engine: Engine,
+        old: Prompt,
+        new: Prompt,
+        stale_from: int,
+        riding: int = 0,
+        before_ms: float = 0.0,
+    ) -> Plan:
+        """Plan the way from the cached prompt to a new one.
+
+        Args:
+            engine: holds the old prompt.
+            old: cached.
+            new: wanted.
+            stale_from: every token of the old one before it is as full recompute would have it.
+            riding: tokens of a draft that ride in the same pass.
+            before_ms: what comes before the pass and counts towards the latency as well.
+        """
+        ids = new.token_ids
+        alignment = align(old.token_ids, ids)
+        if old.form == new.form:
+            alignment = settled(alignment, old.sides, new.sides)
+        needed = alignment.new_length - sum(run.length for run in alignment.runs) + riding
+        pace = self._model.pace
+        repair = repair_positions(
+            self._strategy,
+            alignment,
+            old.token_ids,
+            ids,
+            self._model.tokenizer.pieces,
+            anchor=new.anchor,
+            exact=stale_from,
+            room=pace.room(self._latency_ms - before_ms, needed) if pace.known else None,
+        )
+        plan = engine.plan(self._name, alignment, repair)
+        if not plan.rotate:
+            # The other strategies are baselines: they have what their namesakes have.
+            return plan
+        exact = min(stale_from, alignment.first_change)
+        return restoring(plan, engine.find_snapshots(ids, exact))
+
+    def learn_pace(self, engine: Engine, token_ids: Sequence[int], decoding: Decoding) -> None:
+        """Measure two passes over tokens that are exact, and stay so, where that is of use.
+
+        Args:
+            engine: holds the prompt, all of it exact.
+            token_ids: of the prompt.
+            decoding: of its line, which is not wanted.
+        """
+        length, pace = len(token_ids), self._model.pace
+        repairs = (repair.budget for repair in self._strategy.repairs)
+        wanted = self._model.capability.edits and None in repairs
+        if pace.known or not wanted or length <= PROBES[-1]:
+            return
+        whole = Alignment(length, length, (KeptRun(0, 0, length),))
+        once = replace(decoding, max_tokens=1)
+        times = []
+        for tokens in PROBES:
+            plan = engine.plan("pie", whole, range(length - tokens, length - 1))
+            lines = [engine.predict(plan, token_ids, once) for _ in range(2)]
+            times.append(min(elapsed_ms(line.spliced_at, line.first_token_at) for line in lines))
+        pace.learn(PROBES, times)
