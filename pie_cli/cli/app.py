@@ -90,7 +90,7 @@ def watch(
     """Predict the next line on each save of a file, until Ctrl-C.
 
     Of several files, or of those in a folder, the one saved last is predicted in. Beside each
-    prediction stands the time that a full recompute would have taken.
+    prediction is the time that a full recompute would have taken.
     """
     with reporting(debug=debug):
         with importing():

@@ -109,7 +109,7 @@ Threads: TypeAlias = Annotated[
     int | None,
     typer.Option(
         "--threads",
-        help="Threads that compute on a CPU; by default a core is left to other programs.",
+        help="Threads that compute on a CPU; by default all cores, one less beside busy programs.",
         metavar="N",
         show_default=False,
     ),
