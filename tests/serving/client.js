@@ -6,7 +6,7 @@ const rpc = require("vscode-languageserver-protocol/node");
 
 const [python, model, file] = process.argv.slice(2);
 const text = readFileSync(file, "utf8");
-const uri = "file:///work/area.py";
+const uri = "file:///code/area.py";
 
 async function main() {
   const server = spawn(python, ["-m", "pie_cli", "lsp"], { stdio: ["pipe", "pipe", "inherit"] });

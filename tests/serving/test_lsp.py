@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import SOURCE
 from tests.serving.talking import Talk, framed, replaced
 
-A = "file:///work/a.py"
+A = "file:///code/a.py"
 PROGRESS = {"window": {"workDoneProgress": True}}
 
 
@@ -113,7 +113,7 @@ def test_loading_and_first_encoding_show_progress(tiny_checkpoint: Path) -> None
 
 
 def test_other_open_documents_come_before_the_prompt(ready: Talk) -> None:
-    other = "file:///work/b.py"
+    other = "file:///code/b.py"
     ready.open(other, SOURCE[:600])
     ready.result(ready.inline(other, 1, 8))
     ready.open(A, SOURCE[:300])

@@ -18,7 +18,7 @@ from pie_cli.workspace.documents import Change, Documents, Gone
 
 TEXTS = st.text(alphabet="ab\n\r é€😀", max_size=30)
 ENCODINGS = st.sampled_from(["utf-8", "utf-16", "utf-32"])
-URI = "file:///work/a.py"
+URI = "file:///code/a.py"
 
 
 def units(text: str, encoding: str) -> int:
@@ -169,12 +169,12 @@ def test_a_version_twice_or_backwards_is_refused_and_nothing_changes(version: in
 @pytest.mark.parametrize("span", [((9, 0), (9, 1)), ((1, 0), (0, 0)), ((0, 0), (9, 0))])
 def test_a_range_outside_costs_its_document_until_the_whole_text_comes(span: Any) -> None:
     documents, buffers = opened()
-    other = "file:///work/other.py"
+    other = "file:///code/other.py"
     buffers.open(other, 1, "kept")
     with pytest.raises(InputError):
         buffers.change(URI, 6, [Replacement("x", *span)])
     assert text_of(buffers) is None
-    assert documents.get(Path("/work/a.py")) is None
+    assert documents.get(Path("/code/a.py")) is None
     buffers.change(URI, 7, [Replacement("y", (0, 0), (0, 0))])
     assert text_of(buffers) is None
     assert buffers.get(other).text == "kept"  # type: ignore[union-attr]
@@ -185,7 +185,7 @@ def test_a_range_outside_costs_its_document_until_the_whole_text_comes(span: Any
 def test_a_document_opened_again_begins_again() -> None:
     documents, buffers = opened()
     buffers.open(URI, 1, "new")
-    assert documents.version(Path("/work/a.py")) == 1
+    assert documents.version(Path("/code/a.py")) == 1
     kinds = [type(item) for item in documents.take(0).items]
     assert kinds == [Change, Gone, Change]
 
@@ -193,7 +193,7 @@ def test_a_document_opened_again_begins_again() -> None:
 def test_a_huge_document_is_not_kept() -> None:
     documents, buffers = opened("x" * (MAX_FILE_BYTES + 1))
     assert text_of(buffers) is None
-    assert documents.get(Path("/work/a.py")) is None
+    assert documents.get(Path("/code/a.py")) is None
     buffers.change(URI, 6, [Replacement("small")])
     assert text_of(buffers) == "small"
     buffers.change(URI, 7, [Replacement("y" * (MAX_FILE_BYTES + 1), (0, 0), (0, 0))])
@@ -202,14 +202,14 @@ def test_a_huge_document_is_not_kept() -> None:
 
 def test_what_is_not_open_is_no_document() -> None:
     _, buffers = opened()
-    buffers.close("file:///work/never.py")
+    buffers.close("file:///code/never.py")
     with pytest.raises(InputError, match="not open"):
-        buffers.change("file:///work/never.py", 1, [])
+        buffers.change("file:///code/never.py", 1, [])
     buffers.close(URI)
     assert len(buffers) == 0
 
 
 def test_paths_of_uris() -> None:
-    assert path_of("file:///work/a%20b.py") == Path("/work/a b.py")
-    assert path_of("file:///c:/work/a.py") == Path("c:/work/a.py")
+    assert path_of("file:///code/a%20b.py") == Path("/code/a b.py")
+    assert path_of("file:///c:/code/a.py") == Path("c:/code/a.py")
     assert path_of("untitled:Untitled-1") == Path("untitled:Untitled-1")
