@@ -42,9 +42,8 @@ def test_replayed_sessions_keep_every_claim(
             prediction = session.update(text)
             check(session, prediction)
             assert prediction.window_dropped == prediction.window_dropped_below == 0
-            line = str(prediction.at.line) if at == "edit" else "end"
-            fresh = EditSession(tiny_model, recorded["path"], Settings(at=line, max_tokens=4))
-            reference = fresh.open(text)
+            fresh = EditSession(tiny_model, recorded["path"], Settings(at=at, max_tokens=4))
+            reference = fresh.open(text, at=session.cursor)
             assert prompt_ids(session) == prompt_ids(fresh)
             if save % 2:
                 comparison = session.compare()

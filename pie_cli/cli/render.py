@@ -187,22 +187,30 @@ class Renderer:
     def comparison(self, comparison: Comparison) -> None:
         """Print what recomputing says; on a terminal a line that it corrects is replaced."""
         shown, better = self._shown, None if comparison.agrees else comparison
-        said = [verdict(comparison)]
-        said += [explained_comparison(comparison)] if self._explains else []
         if shown is None or not self._can_replace(shown):
-            self._say(*self._status(said, "green" if better is None else "yellow"))
+            self._say(*self._verdict(comparison))
             if shown is not None and better is not None:
                 first = replace(shown.prediction, text="")
                 self._say(*block(shown.path, shown.text, first, better, self._look))
             return
         self.out.control(*[Control((_UP, 1), (_ERASE, 2))] * shown.rows)
-        status = [what_it_took(shown.prediction)]
-        status += [explained(shown.prediction)] if self._explains else []
+        self.answer(shown.path, shown.text, shown.prediction, comparison)
+
+    def answer(self, path: str, text: str, prediction: Prediction, comparison: Comparison) -> None:
+        """Print a prediction that was compared: the best line in its place, and the verdict."""
+        better = None if comparison.agrees else comparison
+        status = [what_it_took(prediction)]
+        status += [explained(prediction)] if self._explains else []
         self._say(
-            *block(shown.path, shown.text, shown.prediction, better, self._look),
+            *block(path, text, prediction, better, self._look),
             *self._status(status),
-            *self._status(said, "green" if better is None else "yellow"),
+            *self._verdict(comparison),
         )
+
+    def _verdict(self, comparison: Comparison) -> list[Text]:
+        said = [verdict(comparison)]
+        said += [explained_comparison(comparison)] if self._explains else []
+        return self._status(said, "green" if comparison.agrees else "yellow")
 
     def not_compared(self, recompute: Recompute) -> None:
         """Print what the comparison would take that is not run."""
