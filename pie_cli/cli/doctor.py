@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pie_cli.cli.catalog import count, gigabytes
+from pie_cli.cli.cost import Cost, measure
 from pie_cli.cli.diagnosis import Diagnosis, RopeGroup, describe
 from pie_cli.cli.documents import dump
 from pie_cli.cli.render import Renderer
+from pie_cli.cli.words import duration
 from pie_cli.config import Settings
 from pie_cli.editable import prepare
 from pie_cli.errors import ModelError, PieError
 from pie_cli.models.cache import OnDisk, Presence, look_up
+from pie_cli.models.choice import advised
 from pie_cli.models.loading import LoadedModel, load
 from pie_cli.models.machine import Machine, examine
 from pie_cli.models.registry import ModelSource, Origin, resolve
@@ -26,6 +29,7 @@ class Checked:
     loaded: LoadedModel
     load_ms: float
     diagnosis: Diagnosis
+    cost: Cost | None
 
 
 def run(settings: Settings, *, as_json: bool) -> None:
@@ -47,7 +51,9 @@ def run(settings: Settings, *, as_json: bool) -> None:
         print(dump(document(machine, source, disk, checked, failure), indent=2))
     elif checked is not None:
         renderer.facts("", list(_model_facts(checked)))
-        renderer.facts("\nWhat follows", [("", verdict(checked.diagnosis))])
+        renderer.facts("\nWhat follows", [("", verdict(checked.diagnosis)), *_cost_facts(checked)])
+    if not as_json:
+        renderer.facts("\nTo run here", [("", _advice(machine, source))])
     if failure is not None:
         raise failure
 
@@ -90,7 +96,35 @@ def _check(renderer: Renderer, settings: Settings, source: ModelSource, disk: On
             on_progress=report,
         )
         load_ms = elapsed_ms(began, time.perf_counter())
-        return Checked(loaded, load_ms, describe(prepare(loaded, remember=False)))
+        model = prepare(loaded, remember=False)
+        return Checked(loaded, load_ms, describe(model), measure(model, settings))
+
+
+def _cost_facts(checked: Checked) -> Iterator[tuple[str, str]]:
+    cost = checked.cost
+    if cost is None:
+        return
+    first, line, full = map(duration, (cost.first_token_ms, cost.line_ms, cost.full_first_token_ms))
+    yield (
+        "",
+        f"A save costs about {first} to the first token and {line} to the line; full recompute",
+    )
+    yield (
+        "",
+        f"takes {full} to the first token (measured just now, {cost.context_tokens:,} tokens).",
+    )
+
+
+def _advised(machine: Machine) -> str:
+    return advised(machine.threads, machine.free_bytes, [gpu.free_bytes for gpu in machine.gpus])
+
+
+def _advice(machine: Machine, source: ModelSource) -> str:
+    """Say which model suits the machine, and how to get it."""
+    name = _advised(machine)
+    if source.name == name:
+        return f"{name}, as here."
+    return f"{name}: `pie models pull {name}`, then `pie watch FILE --model {name}`."
 
 
 def verdict(diagnosis: Diagnosis) -> str:
@@ -206,7 +240,9 @@ def document(
             },
             "loaded": None if checked is None else _loaded_fields(checked),
             "diagnosis": None if checked is None else _diagnosis_fields(checked.diagnosis),
+            "cost": asdict(checked.cost) if checked is not None and checked.cost else None,
         },
+        "advice": _advised(machine),
         "usable": failure is None,
         "error": None if failure is None else {"cause": failure.cause, "remedy": failure.remedy},
     }
