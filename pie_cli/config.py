@@ -18,6 +18,7 @@ COMPARE_LIMIT_S: Final = 20
 
 COMPARISONS: Final = ("full", "prefix", "none")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+WEIGHTS: Final = ("full", "int8")
 DEVICES: Final = ("auto", "cpu", "cuda", "mps", "map")
 
 _DEVICE = re.compile(r"auto|cpu|mps|map|cuda(:\d+)?")
@@ -47,6 +48,7 @@ class Settings:
         line_margin: by how much the logit of a token that goes on with the line at the end of an
             edit must be above that of the best one that ends it; else the line is done.
         threads: that compute on a CPU; None for all cores, one less where others are at work.
+        weights: "full" as `dtype` has them, or "int8": rounded to eight bits, on a CPU.
 
     Raises:
         InputError: a value that an option cannot take.
@@ -68,11 +70,13 @@ class Settings:
     lines: int = 1
     line_margin: float = 2.5
     threads: int | None = None
+    weights: str = "full"
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
         check_device(self.device)
         check_dtype(self.dtype)
+        _check_choice("weights", self.weights, WEIGHTS)
         strategies.check(self.strategy)
         _check_choice("comparison", self.compare, COMPARISONS)
         if not _CURSOR.fullmatch(self.at):

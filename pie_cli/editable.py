@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pie_cli.engine.protocol import Capability, Engine
-from pie_cli.errors import ModelError
+from pie_cli.errors import DeviceError, ModelError
 from pie_cli.plan.pace import Pace
 from pie_cli.prompt.fim import FimFormat, find_format
 from pie_cli.prompt.tokenizer import TextTokenizer
@@ -34,6 +34,7 @@ class EditableModel:
         capability: what its cache can do.
         new_engine: makes an empty engine, with so many slots to begin with.
         pace: what its passes cost on this machine.
+        weights: "full" or "int8".
     """
 
     name: str
@@ -48,6 +49,7 @@ class EditableModel:
     capability: Capability
     new_engine: Callable[[int], Engine]
     pace: Pace = field(default_factory=Pace, kw_only=True)
+    weights: str = field(default="full", kw_only=True)
 
     @property
     def notice(self) -> str | None:
@@ -134,19 +136,29 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
 
     Raises:
         ModelError: when the model gives no predictions by any strategy.
+        DeviceError: weights of eight bits asked for where there are no kernels for them.
         CacheCapacityError: when the device's memory does not suffice.
     """
+    import torch
+
     from pie_cli.engine.device import memory_sufficing
     from pie_cli.engine.gate.check import check_model
     from pie_cli.engine.gate.verdicts import UnusableModel
     from pie_cli.engine.making import engine_maker
-    from pie_cli.engine.packing import pack
+    from pie_cli.engine.packing import pack, pack_int8
 
     folder = loaded.model.name_or_path if remember else ""
     try:
         with memory_sufficing():
             verdict = check_model(loaded.model, Path(folder) if folder else None)
-            pack(loaded.model)
+            if loaded.weights == "full":
+                pack(loaded.model)
+            elif not pack_int8(loaded.model):
+                raise DeviceError(
+                    f"torch {torch.__version__} does not multiply weights of eight bits on"
+                    f" {loaded.device}",
+                    "leave --weights int8 out",
+                )
     except UnusableModel as error:
         raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
     tokenizer = TextTokenizer(loaded.tokenizer)
@@ -163,6 +175,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
         fim=find_format(tokenizer.token_id, loaded.fim_ids, loaded.rows),
         capability=new_engine(0).capability,
         new_engine=new_engine,
+        weights=loaded.weights,
         loaded=loaded,
         verdict=verdict,
     )

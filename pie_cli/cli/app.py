@@ -80,6 +80,7 @@ def watch(
     cache_memory: options.CacheMemory = None,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
+    weights: options.Weights = Settings.weights,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
     _quiet: options.Quiet = False,
@@ -115,6 +116,7 @@ def watch(
                 latency=latency,
                 threads=threads,
                 lines=lines,
+                weights=weights,
             ),
             WatchOptions(
                 tuple(context or ()),
@@ -168,6 +170,7 @@ def complete(
     context_tokens: options.ContextTokens = None,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
+    weights: options.Weights = Settings.weights,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
     plain: Annotated[bool, typer.Option("--plain", help="Print the predicted line alone.")] = False,
@@ -200,6 +203,7 @@ def complete(
                 latency=latency,
                 threads=threads,
                 lines=lines,
+                weights=weights,
             ),
             CompleteOptions(
                 file,
@@ -226,6 +230,7 @@ def demo(
     model: options.Model = DEFAULT_MODEL,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
+    weights: options.Weights = Settings.weights,
     debug: options.Debug = False,
 ) -> None:
     """See it work: edits of a temporary file, and a watch of it.
@@ -236,7 +241,7 @@ def demo(
         with importing():
             from pie_cli.cli.demo import run
 
-        run(Settings(model, device, dtype))
+        run(Settings(model, device, dtype, weights=weights))
 
 
 @app.command()
@@ -244,6 +249,7 @@ def doctor(
     model: options.Model = DEFAULT_MODEL,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
+    weights: options.Weights = Settings.weights,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
@@ -257,7 +263,7 @@ def doctor(
             from pie_cli.cli.doctor import run
 
         run(
-            Settings(model, device, dtype, trust_remote_code=trust_remote_code),
+            Settings(model, device, dtype, trust_remote_code=trust_remote_code, weights=weights),
             as_json=as_json,
         )
 

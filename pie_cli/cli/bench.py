@@ -110,6 +110,8 @@ def _print_tables(
     renderer: Renderer, model: str, environment: Environment, rows: Sequence[Row]
 ) -> None:
     weights = "random weights" if environment.random_weights else "weights as trained"
+    if environment.weights != "full":
+        weights += f", in {environment.weights}"
     size = f"{environment.parameters / 1e6:,.1f} M parameters"
     renderer.line(f"{model}, {size} ({weights}), {environment.dtype}")
     plural = "s" * (environment.threads != 1)

@@ -93,6 +93,7 @@ def _check(renderer: Renderer, settings: Settings, source: ModelSource, disk: On
             settings.device,
             settings.dtype,
             trust_remote_code=settings.trust_remote_code,
+            weights=settings.weights,
             on_progress=report,
         )
         load_ms = elapsed_ms(began, time.perf_counter())
@@ -254,6 +255,7 @@ def _loaded_fields(checked: Checked) -> dict[str, Any]:
         "family": str(loaded.model.config.model_type),
         "device": loaded.device,
         "dtype": loaded.dtype,
+        "weights": loaded.weights,
         "parameters": loaded.n_params,
         "weights_bytes": loaded.weights_bytes,
         "window_tokens": loaded.window,

@@ -27,7 +27,11 @@ class ModelFacts(Protocol):
 
     @property
     def dtype(self) -> str:
-        """The type of its weights."""
+        """The type that it computes in."""
+
+    @property
+    def weights(self) -> str:
+        """How its weights are kept: "full" or "int8"."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def prediction_document(path: str, model: ModelFacts, prediction: Prediction) ->
         "model": model.name,
         "device": model.device,
         "dtype": model.dtype,
+        "weights": model.weights,
         "strategy": prediction.strategy,
         "at": asdict(prediction.at),
         "prediction": prediction.text,
@@ -104,6 +109,7 @@ def start_document(beginning: Beginning) -> dict[str, Any]:
         "model": model.name,
         "device": model.device,
         "dtype": model.dtype,
+        "weights": model.weights,
         "parameters": model.n_params,
         "strategy": settings.strategy,
         "compare": settings.compare,

@@ -39,6 +39,7 @@ def bench(
     threads: options.Threads = Settings.threads,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
+    weights: options.Weights = Settings.weights,
     trust_remote_code: options.TrustRemoteCode = False,
     plot: Annotated[
         Path | None,
@@ -62,6 +63,7 @@ def bench(
                 max_tokens=max_tokens,
                 trust_remote_code=trust_remote_code,
                 threads=threads,
+                weights=weights,
             ),
             BenchOptions.parse(context_tokens, edits, edit_tokens, repeats, strategies),
             random_weights=random_weights,
@@ -138,6 +140,7 @@ def evaluate(
     ] = False,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
+    weights: options.Weights = Settings.weights,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
@@ -153,7 +156,12 @@ def evaluate(
 
         run(
             Settings(
-                model, device, dtype, max_tokens=max_tokens, trust_remote_code=trust_remote_code
+                model,
+                device,
+                dtype,
+                max_tokens=max_tokens,
+                trust_remote_code=trust_remote_code,
+                weights=weights,
             ),
             EvalOptions.parse(
                 cases=cases,

@@ -43,6 +43,7 @@ def open_model(settings: Settings, renderer: Renderer, *, random_weights: bool =
             settings.device,
             settings.dtype,
             trust_remote_code=settings.trust_remote_code,
+            weights=settings.weights,
             random_weights=random_weights,
             on_progress=report,
         )

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from pie_cli.cli import logs
-from pie_cli.config import COMPARISONS, DEVICES, DTYPES
+from pie_cli.config import COMPARISONS, DEVICES, DTYPES, WEIGHTS
 from pie_cli.errors import InputError
 
 
@@ -168,6 +168,15 @@ Dtype: TypeAlias = Annotated[
         help="Type of weights and cache; auto is float32 on a CPU, else the checkpoint's.",
         metavar="auto|float32|bfloat16|float16",
         autocompletion=_one_of(DTYPES),
+    ),
+]
+Weights: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        help="How weights are kept; int8 rounds them to eight bits, on a CPU.",
+        metavar="full|int8",
+        autocompletion=_one_of(WEIGHTS),
     ),
 ]
 TrustRemoteCode: TypeAlias = Annotated[

@@ -25,6 +25,7 @@ def lsp(
     cache_memory: options.CacheMemory = None,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
+    weights: options.Weights = Settings.weights,
     trust_remote_code: options.TrustRemoteCode = False,
     completion: Annotated[
         bool,
@@ -73,6 +74,7 @@ def lsp(
         "cache-memory": cache_memory,
         "device": device,
         "dtype": dtype,
+        "weights": weights,
         "trust-remote-code": trust_remote_code,
         "completion": completion,
         "pause-ms": pause_ms,
@@ -102,6 +104,7 @@ def serve(
     cache_memory: options.CacheMemory = None,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
+    weights: options.Weights = Settings.weights,
     trust_remote_code: options.TrustRemoteCode = False,
     host: Annotated[
         str,
@@ -142,6 +145,7 @@ def serve(
             lines=lines,
             chunk_tokens=CHUNK_TOKENS,
             trust_remote_code=trust_remote_code,
+            weights=weights,
         )
         with importing():
             from pie_cli.cli.serve import run

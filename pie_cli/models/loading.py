@@ -65,6 +65,7 @@ class LoadedModel:
         rows: of the embedding: token ids below this can be used.
         random_weights: whether they are random: fit for latency, not for predictions.
         fim_ids: tokens for filling in a middle, by role, where the model's file names them.
+        weights: "full", or "int8" where they are to be rounded to eight bits.
     """
 
     model: PreTrainedModel
@@ -80,6 +81,7 @@ class LoadedModel:
     rows: int
     random_weights: bool = False
     fim_ids: Mapping[str, int] = field(default_factory=dict)
+    weights: str = "full"
 
 
 def load(
@@ -89,6 +91,7 @@ def load(
     *,
     trust_remote_code: bool = False,
     random_weights: bool = False,
+    weights: str = "full",
     attn_implementation: str = "sdpa",
     on_progress: Progress | None = None,
 ) -> LoadedModel:
@@ -101,6 +104,7 @@ def load(
         dtype: "auto" is float32 on the CPU, elsewhere the checkpoint's own.
         trust_remote_code: whether code from the model's repository may run.
         random_weights: build the named shape with random weights, downloading nothing.
+        weights: "full", or "int8": `prepare` is to round them to eight bits.
         attn_implementation: a name that transformers knows; models without SDPA fall back to eager.
         on_progress: told about the stages "download" (bytes) and "weights" (tensors).
 
@@ -121,8 +125,12 @@ def load(
     with hushed(on_progress):
         try:
             if random_weights:
-                return _build(source, device, dtype, attn_implementation)
-            return _load(source, device, dtype, trust_remote_code, attn_implementation, on_progress)
+                loaded = _build(source, device, dtype, attn_implementation)
+            else:
+                loaded = _load(
+                    source, device, dtype, trust_remote_code, attn_implementation, on_progress
+                )
+            return replace(loaded, weights=weights)
         except torch.OutOfMemoryError as error:
             raise CacheCapacityError(
                 f"{name} does not fit the memory of {device}",

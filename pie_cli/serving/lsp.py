@@ -320,6 +320,7 @@ class _Server(LanguageServer):
             "model": model.name,
             "device": model.device,
             "dtype": model.dtype,
+            "weights": model.weights,
             "window_tokens": min(settings.context_tokens or model.window, model.window),
             "notice": model.notice,
         }

@@ -64,6 +64,7 @@ def _answer(
         "model": model.name,
         "device": model.device,
         "dtype": model.dtype,
+        "weights": model.weights,
         "process_id": os.getpid(),
     }
 

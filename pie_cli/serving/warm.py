@@ -64,7 +64,7 @@ class WarmAnswer:
 
     Attributes:
         prediction: the line.
-        model, device, dtype: what made it.
+        model, device, dtype, weights: what made it.
         process_id: of the one who answered.
     """
 
@@ -72,6 +72,7 @@ class WarmAnswer:
     name: str
     device: str
     dtype: str
+    weights: str
     process_id: int
 
 
@@ -141,9 +142,8 @@ def _ask_at(path: Path, question: Question) -> WarmAnswer | None:
             "context": tuple(made["context"]),
         }
     )
-    return WarmAnswer(
-        prediction, document["model"], document["device"], document["dtype"], document["process_id"]
-    )
+    facts = (document[name] for name in ("model", "device", "dtype", "weights", "process_id"))
+    return WarmAnswer(prediction, *facts)
 
 
 # --- who answers ---------------------------------------------------------------------------------

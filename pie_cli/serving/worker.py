@@ -173,6 +173,7 @@ def _load(settings: Settings, report: Callable[[str, int, int], None]) -> Editab
             settings.device,
             settings.dtype,
             trust_remote_code=settings.trust_remote_code,
+            weights=settings.weights,
             on_progress=report,
         )
         return prepare(loaded)

@@ -126,6 +126,7 @@ GENERAL: Final = (
     _session("model", "path", "pie-nano, an alias, a hub name, or a folder"),
     _session("device", "text", "where the model runs"),
     _session("dtype", "text", "type of weights and cache"),
+    _session("weights", "text", "how weights are kept: full, or int8"),
     _session("trust-remote-code", "flag", "run code that comes with a model", personal=True),
 )
 """Settings of every command that takes a model."""

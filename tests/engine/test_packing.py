@@ -23,7 +23,7 @@ IDS = random_ids(80)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny models are packed as well."""
     monkeypatch.setattr(packing, "MIN_WEIGHTS", 1)
-    if not packing._has_kernels():
+    if not packing._has_kernels(torch.float32):
         pytest.skip("this torch has no packed kernels")
 
 
@@ -31,6 +31,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=str
 )
 def test_outputs_and_cache_stay_what_they_are(dtype: torch.dtype, tolerance: float) -> None:
+    if not packing._has_kernels(dtype):
+        pytest.skip("this processor has no kernels for it")
     plain, packed = make_llama(dtype=dtype), make_llama(dtype=dtype)
     assert pack(packed) == 3 * 7 + 1
     assert relative_error(stock_logits(packed, IDS), stock_logits(plain, IDS)) < tolerance
@@ -84,3 +86,13 @@ def test_a_kernel_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_other_types_are_left_alone() -> None:
     assert pack(make_llama(dtype=torch.float16)) == 0
+
+
+def test_a_processor_without_bfloat16_kernels_runs_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    model = make_llama(dtype=torch.bfloat16)
+    expected = stock_logits(model, IDS)
+    assert pack(model) == 0
+    assert torch.equal(stock_logits(model, IDS), expected)

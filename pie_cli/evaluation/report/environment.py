@@ -27,6 +27,7 @@ class Environment:
         device: "cpu", "cuda", "cuda:N" or "mps".
         device_name: of the GPU, or the processor's model.
         dtype: of weights and cache.
+        weights: "full", or "int8" where they are rounded to eight bits.
         parameters: of the model.
         random_weights: whether they are random: fit for latency, not for predictions.
         commit: of pie, where it runs from its own git checkout.
@@ -43,6 +44,7 @@ class Environment:
     device: str
     device_name: str
     dtype: str
+    weights: str
     parameters: int
     random_weights: bool
     commit: str | None
@@ -65,6 +67,7 @@ def describe(loaded: LoadedModel) -> Environment:
         device=loaded.device,
         device_name=torch.cuda.get_device_name(torch.device(loaded.device)) if on_gpu else cpu,
         dtype=loaded.dtype,
+        weights=loaded.weights,
         parameters=loaded.n_params,
         random_weights=loaded.random_weights,
         commit=commit or None,

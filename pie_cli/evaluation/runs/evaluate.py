@@ -77,6 +77,7 @@ def settings_of(
         "model": model.name,
         "parameters": model.n_params,
         "dtype": model.dtype,
+        "weights": model.weights,
         "device": model.device.partition(":")[0],
         "task": task,
         "strategies": list(experiment.strategies),
