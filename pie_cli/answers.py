@@ -49,6 +49,7 @@ def predicted(
         token_ids=line.token_ids,
         margins=line.margins,
         completes_line=line.completes_line,
+        passes=line.passes,
     )
 
 

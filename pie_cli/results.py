@@ -79,6 +79,7 @@ class Prediction:
         margins: of each of these, by how much its logit was above that of the next best token.
         completes_line: whether the text goes on with the line at `at`; else it is lines of its
             own, before that line.
+        passes: forward passes that it took.
     """
 
     text: str
@@ -97,6 +98,7 @@ class Prediction:
     token_ids: tuple[int, ...] = ()
     margins: tuple[float, ...] = ()
     completes_line: bool = False
+    passes: int = 1
 
 
 @dataclass(frozen=True)

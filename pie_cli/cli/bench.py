@@ -11,10 +11,11 @@ from pie_cli.cli.lists import entries, numbers
 from pie_cli.cli.models import open_model
 from pie_cli.cli.render import Renderer
 from pie_cli.config import Settings
-from pie_cli.evaluation.cases.workload import Workload
+from pie_cli.evaluation.cases.workload import Workload, sweep
 from pie_cli.evaluation.report.environment import Environment, describe
 from pie_cli.evaluation.report.figures import check_plot, draw_latency
-from pie_cli.evaluation.runs.latency import Row, measure
+from pie_cli.evaluation.runs.latency import Measured, Row, measure
+from pie_cli.evaluation.runs.peer import Peer, PeerRow
 from pie_cli.plan.strategies import BENCHED, check
 
 _COLUMNS = (
@@ -38,6 +39,13 @@ class BenchOptions:
 
     workload: Workload
     strategies: tuple[str, ...] = BENCHED
+    peer: Peer | None = None
+    profile: bool = False
+    sweeps: bool = False
+
+    def workloads(self, window: int) -> Sequence[Workload]:
+        """Return what is measured with a model of this window."""
+        return list(sweep(window, self.workload.repeats)) if self.sweeps else [self.workload]
 
     @classmethod
     def parse(
@@ -47,6 +55,10 @@ class BenchOptions:
         edit_tokens: str,
         repeats: int,
         strategies: str = ",".join(BENCHED),
+        against: str | None = None,
+        *,
+        profile: bool = False,
+        sweeps: bool = False,
     ) -> "BenchOptions":
         """Read lists separated by commas; what is there twice counts once.
 
@@ -64,6 +76,9 @@ class BenchOptions:
                 repeats=repeats,
             ),
             names,
+            None if against is None else Peer(against),
+            profile,
+            sweeps,
         )
 
 
@@ -83,26 +98,51 @@ def run(
     renderer = Renderer()
     if plot is not None:
         check_plot(plot)
+    peer_name = None if options.peer is None else options.peer.describe()
     opened = open_model(settings, renderer, random_weights=random_weights)
     with renderer.progress("measuring") as report:
-        rows = measure(opened.model, options.workload, settings, report, options.strategies)
+        measured = Measured.joined(
+            measure(
+                opened.model,
+                workload,
+                settings,
+                report,
+                options.strategies,
+                peer=options.peer,
+                profile=options.profile,
+            )
+            for workload in options.workloads(opened.model.window)
+        )
     name = opened.model.loaded.name
     environment = describe(opened.model.loaded)
     if as_json:
-        print(dump(document(name, environment, rows), indent=2))
+        print(dump(document(name, environment, measured, peer_name), indent=2))
     else:
-        _print_tables(renderer, name, environment, rows)
+        _print_tables(renderer, name, environment, measured.rows)
+        _print_peers(renderer, peer_name, measured.peers)
+        _print_profiles(renderer, measured)
     if plot is not None:
-        draw_latency(plot, rows, f"{name}, {environment.dtype}, {environment.device_name}")
+        draw_latency(plot, measured.rows, f"{name}, {environment.dtype}, {environment.device_name}")
         renderer.note(f"drew {plot}")
 
 
-def document(model: str, environment: Environment, rows: Sequence[Row]) -> dict[str, Any]:
+def document(
+    model: str, environment: Environment, measured: Measured, peer: str | None = None
+) -> dict[str, Any]:
     """Return the fields of `bench --json`, without `schema`."""
     return {
         "environment": asdict(environment),
         "model": model,
-        "rows": [_rounded(asdict(row)) for row in rows],
+        "peer": peer,
+        **{
+            name: [_rounded(asdict(row)) for row in rows]
+            for name, rows in (
+                ("rows", measured.rows),
+                ("peers", measured.peers),
+                ("profiles", measured.profiles),
+            )
+        },
+        "bandwidth_gbps": _rounded(measured.bandwidth_gbps),
     }
 
 
@@ -147,6 +187,60 @@ def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
                 _per_cent(row, row.reduction_pct.line),
                 f"{row.agreement_pct:.0f}",
             )
+
+
+def _print_peers(renderer: Renderer, peer: str | None, rows: Sequence[PeerRow]) -> None:
+    """Show what a server took for the same edits, and how many times longer that is."""
+    if not rows:
+        return
+    renderer.line("")
+    strategies = list(rows[0].times_slower)
+    renderer.table(
+        ("context", "edit", "encoded", "first token", "line", *strategies),
+        [
+            (
+                f"{row.context_tokens:,}",
+                f"{row.edit} {row.edit_tokens}",
+                f"{row.encoded_tokens:,}",
+                _time(row.first_token_ms.median),
+                _time(row.line_ms.median),
+                *(
+                    f"{_times(row.times_slower[name].first_token)}"
+                    f" / {_times(row.times_slower[name].line)}"
+                    for name in strategies
+                ),
+            )
+            for row in rows
+        ],
+        f"{peer}: times in ms, medians of {rows[0].measurements}; then how many times as long as"
+        " each strategy it took, to the first token / to the line",
+    )
+
+
+def _print_profiles(renderer: Renderer, measured: Measured) -> None:
+    """Show where the time goes, and what reading memory alone takes."""
+    for profile in measured.profiles:
+        steps = {part.name: part for part in profile.step}
+        renderer.line("")
+        renderer.table(
+            ("part", "to the first token", "one more pass", "limit"),
+            [
+                (
+                    part.name,
+                    f"{part.time_ms:.2f}",
+                    f"{steps[part.name].time_ms:.2f}" if part.name in steps else "",
+                    "" if part.limit_ms is None else f"{part.limit_ms:.2f}",
+                )
+                for part in profile.first
+            ],
+            f"{profile.strategy}, {profile.edit} {profile.edit_tokens} at"
+            f" {profile.context_tokens:,} tokens, {profile.encoded_tokens:,} encoded: ms, medians;"
+            f" limit: weights and cache read once, at {measured.bandwidth_gbps:.0f} GB/s",
+        )
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
 
 
 def _per_cent(row: Row, reduction: float) -> str:

@@ -35,6 +35,23 @@ def bench(
             "--strategies", help="What to measure besides full recompute.", metavar="NAME,NAME"
         ),
     ] = ",".join(BENCHED),
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            help="A server with llama.cpp's /completion that is given the same edits.",
+            metavar="URL",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Show where the time goes, for the last strategy."),
+    ] = False,
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="From short to long prompts, small to large edits."),
+    ] = False,
     max_tokens: options.MaxTokens = 16,
     threads: options.Threads = Settings.threads,
     device: options.Device = Settings.device,
@@ -65,7 +82,16 @@ def bench(
                 threads=threads,
                 weights=weights,
             ),
-            BenchOptions.parse(context_tokens, edits, edit_tokens, repeats, strategies),
+            BenchOptions.parse(
+                context_tokens,
+                edits,
+                edit_tokens,
+                repeats,
+                strategies,
+                against,
+                profile=profile,
+                sweeps=sweep,
+            ),
             random_weights=random_weights,
             plot=plot,
             as_json=as_json,

@@ -1,6 +1,6 @@
 """Attention by absolute position: the function that models call over a spliced cache."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -100,6 +100,16 @@ def stock_attention(model: CausalModel) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+@contextmanager
+def attending_by(function: Callable[..., tuple[Tensor, None]]) -> Iterator[None]:
+    """Let models that use this attention call another function in the body, to measure it."""
+    AttentionInterface.register(NAME, function)
+    try:
+        yield
+    finally:
+        AttentionInterface.register(NAME, pie_attention)
 
 
 def pie_attention(

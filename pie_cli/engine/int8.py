@@ -61,6 +61,9 @@ class Int8Linear:
         rows: shared by layers with the same input.
     """
 
+    itemsize = 1
+    """Bytes of a weight."""
+
     @staticmethod
     def is_available() -> bool:
         """Whether this torch has the kernels: FBGEMM's, on x86 processors."""

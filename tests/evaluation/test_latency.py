@@ -13,10 +13,12 @@ from pie_cli.evaluation.cases.workload import (
     edit_text,
     passages,
     source_lines,
+    sweep,
     without_last_lines,
 )
 from pie_cli.evaluation.report.environment import describe
-from pie_cli.evaluation.runs.latency import EXACT_EVERY, Row, Spread, measure, stock_forward_ms
+from pie_cli.evaluation.runs.latency import EXACT_EVERY, Row, measure, stock_forward_ms
+from pie_cli.evaluation.runs.spread import Spread
 from pie_cli.plan.plan import align, make_plan
 from pie_cli.plan.repair import MAX_TOKENS
 from pie_cli.plan.strategies import BENCHED
@@ -33,7 +35,7 @@ def text(tiny_model: PreparedModel) -> str:
 
 @pytest.fixture(scope="module")
 def rows(tiny_model: PreparedModel) -> tuple[Row, ...]:
-    return measure(tiny_model, WORKLOAD, SETTINGS)
+    return measure(tiny_model, WORKLOAD, SETTINGS).rows
 
 
 def test_the_text_is_pies_own_source_in_a_fixed_order():
@@ -176,7 +178,7 @@ def test_a_spread_is_the_median_and_the_95th_percentile():
 def test_a_context_that_fills_the_window_leaves_room_for_edit_and_line(tiny_model: PreparedModel):
     window = tiny_model.loaded.window
     workload = Workload((window,), ("insert",), (4,), 1)
-    rows = measure(tiny_model, workload, SETTINGS)
+    rows = measure(tiny_model, workload, SETTINGS).rows
     assert window - 120 < rows[0].prompt_tokens <= window - SETTINGS.max_tokens
 
 
@@ -236,3 +238,29 @@ def test_the_environment_names_versions_and_hardware(tiny_model: PreparedModel):
     assert environment.threads >= 1
     assert environment.commit is None or len(environment.commit) == 40
     assert (environment.commit is None) == (environment.uncommitted_changes is None)
+
+
+def test_an_edit_in_many_places_changes_as_many(tiny_model: PreparedModel, text: str):
+    before = tiny_model.tokenizer.encode(text)
+    after = tiny_model.tokenizer.encode(edit_text(tiny_model.tokenizer, text, "multi:12", 1, 0))
+    changes = len(align(before, after).runs) - 1
+    assert 10 <= changes <= 13
+
+
+@pytest.mark.parametrize("kind", ["multi:0", "multi:1", "multi:x", "multi:1000", "insert:2"])
+def test_no_such_number_of_places(kind: str):
+    with pytest.raises(InputError, match="unknown edit"):
+        Workload((1_024,), (kind,), (1,), 1)
+
+
+def test_a_sweep_goes_as_far_as_the_window_and_an_eighth_of_each_prompt():
+    workloads = list(sweep(4_096, 1))
+    assert {context for work in workloads for context in work.context_tokens} == {
+        1_024,
+        2_048,
+        4_096,
+    }
+    sizes = {(work.context_tokens[0], work.edits[0]): work.edit_tokens for work in workloads}
+    assert sizes[1_024, "insert"] == (1, 4, 16, 64)
+    assert sizes[4_096, "insert"] == (1, 4, 16, 64, 256)
+    assert sizes[4_096, "multi:64"] == (1, 4)

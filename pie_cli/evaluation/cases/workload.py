@@ -1,7 +1,9 @@
 """What a benchmark runs on: real source text and edits of it, the same on each call."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from pie_cli.errors import InputError, ModelError
 from pie_cli.evaluation.cases.documents import built_in_sources
@@ -9,10 +11,20 @@ from pie_cli.prompt.tokenizer import TextTokenizer
 from pie_cli.text.edit import split_lines
 
 EDITS = ("insert", "delete", "replace", "multi")
-"""Kinds of edit; `multi` is an insertion, a deletion and a replacement in one save."""
+"""Kinds of edit; `multi` is an insertion, a deletion and a replacement in one save.
+
+`multi:N` is N of them in turn.
+"""
+
+SWEEP_CONTEXTS = (1_024, 2_048, 4_096, 8_192, 16_384)
+SWEEP_EDITS = ("insert", "multi:4", "multi:16", "multi:64")
+SWEEP_TOKENS = (1, 4, 16, 64, 256)
 
 MIN_CONTEXT = 64
 """Tokens below which a prompt is hardly more than its head."""
+
+_SINGLE = EDITS[:3]
+_MULTI = re.compile(r"multi:([2-9]|[1-9]\d{1,2})")
 
 # An edit may take up this part of its prompt: three have to fit its first half side by side.
 _LARGEST_EDIT = 8
@@ -33,7 +45,7 @@ class Workload:
 
     Attributes:
         context_tokens: lengths of the prompt before the edit.
-        edits: kinds, out of `EDITS`.
+        edits: kinds, out of `EDITS`, or `multi:N`.
         edit_tokens: sizes of an edit: tokens' worth of text that each of its places changes.
         repeats: measurements of each case, at different places.
 
@@ -49,19 +61,30 @@ class Workload:
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
         for kind in self.edits:
-            if kind not in EDITS:
-                raise InputError(f"unknown edit {kind!r}", f"use some of {', '.join(EDITS)}")
+            if kind not in EDITS and not _MULTI.fullmatch(kind):
+                raise InputError(
+                    f"unknown edit {kind!r}", f"use some of {', '.join(EDITS)}, or multi:N"
+                )
         _check_least("context_tokens", self.context_tokens, MIN_CONTEXT)
         _check_least("edit_tokens", self.edit_tokens, 1)
         _check_least("repeats", (self.repeats,), 1)
         if not self.edits:
             raise InputError("no edits to measure", f"use some of {', '.join(EDITS)}")
-        check_fits(max(self.edit_tokens), min(self.context_tokens))
+        check_fits(self.changed_tokens, min(self.context_tokens))
+
+    @property
+    def changed_tokens(self) -> int:
+        """Tokens of the largest edit, where a few places count as one."""
+        return max(
+            tokens if places_of(kind) <= len(_SINGLE) else tokens * places_of(kind)
+            for kind in self.edits
+            for tokens in self.edit_tokens
+        )
 
     @property
     def growth(self) -> int:
         """Tokens that an edit may add to its prompt, merges at its seams included."""
-        return 2 * max(self.edit_tokens) + 16
+        return 2 * self.changed_tokens + 16
 
 
 @dataclass(frozen=True)
@@ -92,6 +115,27 @@ def check_fits(edit_tokens: int, context_tokens: int) -> None:
             f"edits of {edit_tokens} tokens are too large for a context of {context_tokens}",
             f"an edit may take up an eighth of it: {context_tokens // _LARGEST_EDIT} tokens",
         )
+
+
+def places_of(kind: str) -> int:
+    """Return how many places of the text an edit of this kind changes."""
+    if kind == "multi":
+        return len(_SINGLE)
+    found = _MULTI.fullmatch(kind)
+    return int(found[1]) if found else 1
+
+
+def sweep(window: int, repeats: int) -> Iterator[Workload]:
+    """Yield one workload for each context length that fits a window, with the edits that fit it.
+
+    From short to long prompts, from small to large edits, in few and many places.
+    """
+    for context in SWEEP_CONTEXTS:
+        for kind in SWEEP_EDITS:
+            places = places_of(kind)
+            sizes = tuple(size for size in SWEEP_TOKENS if size * places * _LARGEST_EDIT <= context)
+            if context <= window and sizes:
+                yield Workload((context,), (kind,), sizes, repeats)
 
 
 def source_lines() -> Iterator[str]:
@@ -172,7 +216,7 @@ def edit_text(tokenizer: TextTokenizer, text: str, kind: str, tokens: int, repea
     Args:
         tokenizer: the model's.
         text: real source text.
-        kind: one of `EDITS`.
+        kind: one of `EDITS`, or `multi:N`.
         tokens: size of each piece.
         repeat: counted from 0.
 
@@ -184,13 +228,11 @@ def edit_text(tokenizer: TextTokenizer, text: str, kind: str, tokens: int, repea
     """
     pieces = _Pieces(tokenizer, text, tokens)
     place = (0.5 + repeat * _GOLDEN) % 1.0
-    if kind == "multi":
-        changes = [
-            pieces.change(single, (part + place) / 6)
-            for part, single in enumerate(("insert", "delete", "replace"))
-        ]
-    else:
-        changes = [pieces.change(kind, place / 2)]
+    places = places_of(kind)
+    kinds = islice(cycle(_SINGLE), places) if places > 1 else (kind,)
+    changes = [
+        pieces.change(single, (part + place) / (2 * places)) for part, single in enumerate(kinds)
+    ]
     for start, stop, new in reversed(changes):
         text = text[:start] + new + text[stop:]
     return text

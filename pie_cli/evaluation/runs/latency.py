@@ -17,12 +17,11 @@ cases of a repeat share a text but end at different lines of it, so each predict
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_high
 from typing import TypeAlias
 
-import numpy as np
 import torch
 
 from pie_cli.config import Settings
@@ -39,6 +38,9 @@ from pie_cli.evaluation.cases.workload import (
     passages,
     source_lines,
 )
+from pie_cli.evaluation.runs.peer import Peer, PeerAnswer, PeerRow
+from pie_cli.evaluation.runs.profile import Profile, Profiler, bandwidth_gbps
+from pie_cli.evaluation.runs.spread import ByEnd, Spread
 from pie_cli.plan.strategies import BENCHED, check, parse
 from pie_cli.results import Prediction
 from pie_cli.session import EditSession
@@ -55,27 +57,6 @@ _EXACT = ("full", "prefix")
 _PHASES = ("tokenize", "diff", "update", "forward", "first_token", "line")
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Repeated measurements in short; the unit is that of the values."""
-
-    median: float
-    p95: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Sum up at least one value."""
-        return cls(*(float(value) for value in np.percentile(values, (50, 95))))
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """Time that a strategy saves against full recompute, per cent of medians."""
-
-    first_token: float
-    line: float
 
 
 @dataclass(frozen=True)
@@ -109,11 +90,39 @@ class Row:
     forward_ms: Spread
     first_token_ms: Spread
     line_ms: Spread
-    reduction_pct: Reduction
+    reduction_pct: ByEnd
     agreement_pct: float
     measurements: int
     compared: int
     stock_forward_ms: Spread
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a benchmark found.
+
+    Attributes:
+        rows: of strategies.
+        peers: of a server, where one was named.
+        profiles: of the last strategy, where asked for.
+        bandwidth_gbps: at which this process reads memory; None without a profile.
+    """
+
+    rows: tuple[Row, ...]
+    peers: tuple[PeerRow, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    bandwidth_gbps: float | None = None
+
+    @classmethod
+    def joined(cls, parts: Iterable["Measured"]) -> "Measured":
+        """Join what several workloads gave, one at least."""
+        every = list(parts)
+        return cls(
+            tuple(row for part in every for row in part.rows),
+            tuple(row for part in every for row in part.peers),
+            tuple(profile for part in every for profile in part.profiles),
+            every[0].bandwidth_gbps,
+        )
 
 
 def measure(
@@ -122,7 +131,10 @@ def measure(
     settings: Settings,
     on_progress: OnProgress | None = None,
     strategies: Sequence[str] = BENCHED,
-) -> tuple[Row, ...]:
+    *,
+    peer: Peer | None = None,
+    profile: bool = False,
+) -> Measured:
     """Measure strategies on every case.
 
     Args:
@@ -132,6 +144,8 @@ def measure(
         on_progress: told (stage, cases done, cases in all).
         strategies: names; full recompute, which all are compared with, comes first whether or not
             it is named.
+        peer: a server that is given the same edits.
+        profile: whether the last strategy is profiled.
 
     Returns:
         A row for each context length, edit, size and strategy, in this order.
@@ -140,6 +154,7 @@ def measure(
         CacheCapacityError: a context beyond the model's window.
         InputError: more text asked for than there is, an edit too large for its context, or an
             unknown strategy.
+        PieError: the server does not answer.
     """
     for strategy in strategies:
         check(strategy)
@@ -156,10 +171,16 @@ def measure(
         if on_progress:
             on_progress(stage, done, total)
 
+    gbps = bandwidth_gbps() if profile else None
     rows: list[Row] = []
+    peers: list[PeerRow] = []
+    profiles: list[Profile] = []
     for context, limit in zip(workload.context_tokens, limits, strict=True):
-        rows += _Bench(model, workload, settings, names, context, limit, step).run()
-    return tuple(rows)
+        bench = _Bench(model, workload, settings, names, context, limit, step, peer, gbps)
+        rows += bench.run()
+        peers += bench.peer_rows(rows)
+        profiles += bench.profiles()
+    return Measured(tuple(rows), tuple(peers), tuple(profiles), gbps)
 
 
 def stock_forward_ms(model: CausalModel, token_ids: Sequence[int]) -> float:
@@ -187,6 +208,8 @@ class _Bench:
         context: int,
         limit: int,
         step: Callable[[str], None],
+        peer: Peer | None = None,
+        gbps: float | None = None,
     ) -> None:
         self._model = model
         self._causal = model.loaded.model
@@ -203,6 +226,10 @@ class _Bench:
         self._verdicts: dict[tuple[str, int, str], list[bool]] = defaultdict(list)
         self._stock: list[float] = []
         self._turn = 0
+        self._peer = peer
+        self._answers: dict[tuple[str, int], list[PeerAnswer]] = defaultdict(list)
+        self._gbps = gbps
+        self._profilers: dict[tuple[str, int], Profiler] = {}
 
     def run(self) -> list[Row]:
         """Measure all repeats."""
@@ -251,6 +278,14 @@ class _Bench:
             twin, predictions[strategy] = self._update(before, case, strategy)
             if strategy == "full" and case.edit_tokens == self._workload.edit_tokens[0]:
                 self._stock.append(stock_forward_ms(self._causal, _ids(twin)))
+        kind = (case.edit, case.edit_tokens)
+        if exact and self._peer is not None:
+            tokens = max(1, len(predictions["full"].token_ids))
+            self._peer.hold(_prompt_text(before))
+            self._answers[kind].append(self._peer.complete(_prompt_text(twin), tokens))
+        if self._gbps is not None:
+            profiler = self._profilers.setdefault(kind, Profiler(self._causal, self._gbps))
+            profiler.add(before, self._strategies[-1], case.after)
         for strategy, prediction in predictions.items():
             key = (case.edit, case.edit_tokens, strategy)
             self._samples[key].append(prediction)
@@ -264,6 +299,22 @@ class _Bench:
         twin = session.fork(strategy)
         stamp(self._causal.device)  # the copy is no part of what is timed
         return twin, twin.update(case.after, should_stop=lambda: not decode)
+
+    def peer_rows(self, rows: Sequence[Row]) -> Iterator[PeerRow]:
+        """Sum up the server's answers beside the rows of this context length."""
+        for (kind, tokens), answers in self._answers.items():
+            beside = (self._context, kind, tokens)
+            times = {
+                row.strategy: (row.first_token_ms.median, row.line_ms.median)
+                for row in rows
+                if (row.context_tokens, row.edit, row.edit_tokens) == beside
+            }
+            yield PeerRow.of(*beside, answers, times)
+
+    def profiles(self) -> Iterator[Profile]:
+        """Sum up what was profiled."""
+        for (kind, tokens), profiler in self._profilers.items():
+            yield profiler.profile(self._context, kind, tokens, self._strategies[-1])
 
     def _rows(self) -> Iterator[Row]:
         full = [
@@ -299,7 +350,7 @@ class _Bench:
             forward_ms=times["forward"],
             first_token_ms=times["first_token"],
             line_ms=times["line"],
-            reduction_pct=Reduction(**saved),
+            reduction_pct=ByEnd(**saved),
             agreement_pct=100.0 * sum(verdicts) / len(verdicts),
             measurements=len(timed),
             compared=len(verdicts),
@@ -310,6 +361,12 @@ class _Bench:
 def _ids(session: EditSession) -> list[int]:
     assert session.prompt is not None
     return session.prompt.token_ids
+
+
+def _prompt_text(session: EditSession) -> str:
+    """Return a prompt as text, without the tokens that a server puts before it by itself."""
+    assert session.prompt is not None
+    return session.model.tokenizer.decode(session.prompt.token_ids) + session.prompt.healed.text
 
 
 def _shortened(session: EditSession, text: str) -> EditSession:
