@@ -84,17 +84,17 @@ class Settings:
                 f"{self.at!r} is not a place in a file",
                 'use "edit", "end", LINE or LINE:COL, from 1 on',
             )
-        _check_minimum("lines", self.lines, 1)
-        _check_minimum("max_tokens", self.max_tokens, 1)
-        _check_minimum("latency", self.latency, 0)
+        _check_minimum("--lines", self.lines, 1)
+        _check_minimum("--max-tokens", self.max_tokens, 1)
+        _check_minimum("--latency", self.latency, 0)
         _check_minimum("debounce_ms", self.debounce_ms, 0)
         if self.threads is not None:
-            _check_minimum("threads", self.threads, 1)
+            _check_minimum("--threads", self.threads, 1)
         if self.chunk_tokens is not None:
             _check_minimum("chunk_tokens", self.chunk_tokens, 1)
         if self.context_tokens is not None:
             # Below this a prompt is hardly more than its fixed head.
-            _check_minimum("context_tokens", self.context_tokens, 16)
+            _check_minimum("--context-tokens", self.context_tokens, 16)
 
 
 def check_device(device: str) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pie_cli"
 
 HOMES = {
-    "rich": ["cli/blocks.py", "cli/render.py", "models/nano/recipe/*"],
+    "rich": ["cli/blocks.py", "cli/folding.py", "cli/render.py", "models/nano/recipe/*"],
     "watchdog": ["watching/system.py"],
     "unidiff": ["text/patches.py"],
     "pathspec": ["watching/ignoring.py"],

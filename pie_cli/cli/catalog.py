@@ -40,7 +40,7 @@ def run(context_tokens: int, device: str, *, as_json: bool) -> None:
         DeviceError: the device is not there.
     """
     if context_tokens < 1:
-        raise InputError(f"context_tokens is {context_tokens}", "it must be at least 1")
+        raise InputError(f"--context-tokens is {context_tokens}", "it must be at least 1")
     device = pick_device(device)
     free = available_bytes(device)
     entries = list(list_models(context_tokens, free))

@@ -138,7 +138,7 @@ def _show_warm(
         return
     if options.plain and not sys.stdout.isatty():
         # Without the renderer: that takes as long to load as all the rest.
-        print(found.prediction.text)
+        print(found.prediction.text, end="\n" * bool(found.prediction.text))
         return
     from pie_cli.cli.render import Renderer
 

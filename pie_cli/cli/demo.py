@@ -153,7 +153,7 @@ class DemoReport(TextReport):
         """Say what is missing, and what to do next."""
         super().stopped(summary)
         if self._shown < len(EDITS):
-            self._renderer.line(f"Ended before all of the {len(EDITS)} edits were compared.")
+            self._renderer.prose(f"Ended before all of the {len(EDITS)} edits were compared.")
         self._renderer.line("On a file of yours: pie watch FILE")
 
 

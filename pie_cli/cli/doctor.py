@@ -9,13 +9,13 @@ from pie_cli.cli.catalog import count, gigabytes
 from pie_cli.cli.cost import Cost, measure
 from pie_cli.cli.diagnosis import Diagnosis, RopeGroup, describe
 from pie_cli.cli.documents import dump
+from pie_cli.cli.models import advised_on
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.words import duration
 from pie_cli.config import Settings
 from pie_cli.editable import prepare
 from pie_cli.errors import ModelError, PieError
 from pie_cli.models.cache import OnDisk, Presence, look_up
-from pie_cli.models.choice import advised
 from pie_cli.models.loading import LoadedModel, load
 from pie_cli.models.machine import Machine, examine
 from pie_cli.models.registry import ModelSource, Origin, resolve
@@ -116,13 +116,9 @@ def _cost_facts(checked: Checked) -> Iterator[tuple[str, str]]:
     )
 
 
-def _advised(machine: Machine) -> str:
-    return advised(machine.threads, machine.free_bytes, [gpu.free_bytes for gpu in machine.gpus])
-
-
 def _advice(machine: Machine, source: ModelSource) -> str:
     """Say which model suits the machine, and how to get it."""
-    name = _advised(machine)
+    name = advised_on(machine)
     if source.name == name:
         return f"{name}, as here."
     return f"{name}: `pie models pull {name}`, then `pie watch FILE --model {name}`."
@@ -243,7 +239,7 @@ def document(
             "diagnosis": None if checked is None else _diagnosis_fields(checked.diagnosis),
             "cost": asdict(checked.cost) if checked is not None and checked.cost else None,
         },
-        "advice": _advised(machine),
+        "advice": advised_on(machine),
         "usable": failure is None,
         "error": None if failure is None else {"cause": failure.cause, "remedy": failure.remedy},
     }

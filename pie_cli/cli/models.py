@@ -11,18 +11,21 @@ from pie_cli.config import DEFAULT_MODEL, Settings
 from pie_cli.editable import PreparedModel, prepare
 from pie_cli.models.choice import EMBEDDED, advised
 from pie_cli.models.loading import load
-from pie_cli.models.machine import examine
+from pie_cli.models.machine import Machine, examine
 from pie_cli.threads import threads_for
 from pie_cli.timing import elapsed_ms
 
 _log = logging.getLogger(__name__)
 
 
+def advised_on(machine: Machine) -> str:
+    """Return the name of the model to run on a machine."""
+    return advised(machine.threads, machine.free_bytes, [gpu.free_bytes for gpu in machine.gpus])
+
+
 def advice() -> str:
     """Say which command gets a better model for this machine."""
-    machine = examine()
-    name = advised(machine.threads, machine.free_bytes, [gpu.free_bytes for gpu in machine.gpus])
-    return f"`pie models pull {name}` gets a better one for this machine"
+    return f"`pie models pull {advised_on(examine())}` gets a better one for this machine"
 
 
 @dataclass(frozen=True, eq=False)

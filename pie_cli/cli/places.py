@@ -1,4 +1,4 @@
-"""Places as people paste them: FILE:LINE[:COL], as a path or with `--at`."""
+"""Places as people paste them, such as FILE:LINE[:COL], as a path or with `--at`."""
 
 import re
 from contextlib import suppress
@@ -9,16 +9,25 @@ from pie_cli.errors import InputError
 from pie_cli.text.cursor import Cursor
 from pie_cli.watching.files import real_path
 
-# What compilers, linters and grep print; some end it with a colon.
-_PLACE = re.compile(r"(?!\d+:)(.+?):(\d{1,9}(?::\d{1,9})?):?")
+# What compilers, linters and grep print, with what they say there or without; then MSVC and tsc,
+# links to hosted repositories, Python's tracebacks.
+_PLACES = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"(?!\d+:)(.+?):(\d{1,9})(?::(\d{1,9}))?(?::.*)?",
+        r"(.+?)\((\d{1,9})(?:, ?(\d{1,9}))?\)(?::.*)?",
+        r"(.+?)#L(\d{1,9})(?:C(\d{1,9}))?",
+        r"(?:File )?\"(.+?)\", line (\d{1,9})()(?:,.*)?",
+    )
+)
 
 
 def place_of(path: Path | None, at: str) -> tuple[Path | None, str]:
     """Take a file and a place apart, however they are written.
 
     Args:
-        path: the file, or FILE:LINE[:COL] where no file is called so.
-        at: a place, or FILE:LINE[:COL].
+        path: the file, or a place in one, where no file is called so.
+        at: a place, with its file or without.
 
     Returns:
         The file and the place in it.
@@ -50,9 +59,14 @@ def _exists(path: Path) -> bool:
 
 def _taken_apart(text: str) -> tuple[Path | None, str]:
     """Return the file, if one is named, and the rest."""
-    try:
+    text = text.strip()
+    with suppress(InputError):
         Cursor.parse(text)
-    except InputError:
-        found = _PLACE.fullmatch(text)
-        return (Path(found[1]), found[2]) if found else (None, text)
+        return None, text
+    for pattern in _PLACES:
+        found = pattern.fullmatch(text)
+        if found:
+            # Some linters count columns from 0: that is the line's beginning.
+            column = f":{found[3]}" if int(found[3] or 0) else ""
+            return Path(found[1]), found[2] + column
     return None, text

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from pie_cli.cli import logs
 from pie_cli.cli.blocks import Look, block
+from pie_cli.cli.folding import folded
 from pie_cli.cli.tally import MedianTimes, Summary
 from pie_cli.cli.visible import visible
 from pie_cli.cli.words import (
@@ -89,8 +90,17 @@ class Renderer:
         """Print one line of plain text to stdout, whatever it holds."""
         self._say(Text(visible(text)))
 
+    def prose(self, text: str) -> None:
+        """Print words to stdout; on a terminal they wrap between phrases."""
+        self._say(*_folded(self.out, text, ""))
+
     def bare(self, text: str) -> None:
-        """Print a text as it is, for a program that takes it; spelled out on a terminal."""
+        """Print a text as it is, for a program that takes it; spelled out on a terminal.
+
+        Nothing at all for an empty text.
+        """
+        if not text:
+            return
         if self.out.is_terminal:
             for line in text.split("\n"):
                 self.line(line)
@@ -101,14 +111,20 @@ class Renderer:
         """Print one line of information to stderr, unless only errors are wanted there."""
         if not logs.is_quiet():
             self._is_last = False
-            self.err.print(Text(visible(text), style="dim"))
+            self._complain(*_folded(self.err, text, "dim"))
 
     def error(self, cause: str, remedy: str) -> None:
         """Print a failure to stderr, one or two lines."""
         self._is_last = False
-        self.err.print(Text.assemble(("pie: ", "bold red"), visible(cause)))
+        first, *more = _folded(self.err, f"     {cause}", "")
+        self._complain(Text.assemble(("pie: ", "bold red"), first[5:]), *more)
         if remedy:
-            self.err.print(Text(f"     {visible(remedy)}", style="dim"))
+            self._complain(*_folded(self.err, f"     {remedy}", "dim"))
+
+    def _complain(self, *rows: Text) -> None:
+        """Print rows to stderr."""
+        for row in rows:
+            self.err.print(row)
 
     @contextmanager
     def progress(
@@ -151,15 +167,15 @@ class Renderer:
     def rule(self, what: str, detail: str = "") -> None:
         """Print a rule with the time of day, and what comes below it."""
         line = "\u2500" if self.out.encoding.lower().startswith("utf") else "-"
-        title = Text.assemble(
-            f"{line * 2} {self._clock()}  ",
-            (visible(what), "bold"),
-            f"  {detail}" if detail else "",
-        )
+        title = Text.assemble(f"{line * 2} {self._clock()}  ", (visible(what), "bold"))
+        beside = Text(f"  {detail}" if detail else "")
         width = self.out.width if self.out.is_terminal else _RULE_COLUMNS
-        left = width - title.cell_len - 1
-        self._say(Text(""))
-        self._say(title + Text(f" {line * left}" if left > 0 else "", "dim"))
+        below = self.out.is_terminal and title.cell_len + beside.cell_len > width
+        left = width - title.cell_len - 1 - (0 if below else beside.cell_len)
+        rule = Text(f" {line * left}" if left > 0 else "", "dim")
+        self._say(Text(""), title + rule if below else title + beside + rule)
+        if below:
+            self.prose(f"  {detail}")
 
     def headline(self, path: str, detail: str) -> None:
         """Print what comes below it."""
@@ -225,14 +241,7 @@ class Renderer:
 
     def _status(self, lines: Sequence[str], style: str = "dim") -> list[Text]:
         """Lay lines below a block out, wrapped on a terminal."""
-        texts = [Text(f"  {visible(line)}", style) for line in lines]
-        if not self.out.is_terminal:
-            return texts
-        return [
-            Text("  ") + row if number else row
-            for text in texts
-            for number, row in enumerate(text.wrap(self.out, max(20, self.out.width - 2)))
-        ]
+        return [row for line in lines for row in _folded(self.out, f"  {line}", style)]
 
     def _can_replace(self, shown: "_Shown") -> bool:
         """Tell whether what was shown is right above, as it was printed."""
@@ -254,11 +263,11 @@ class Renderer:
 
     def title(self, text: str) -> None:
         """Print one line that what follows stands under."""
-        self._say(Text(visible(text), style="bold cyan"))
+        self._say(*_folded(self.out, text, "bold cyan"))
 
     def aside(self, text: str) -> None:
-        """Print one line of lesser weight to stdout."""
-        self._say(Text(visible(text), style="dim"))
+        """Print words of lesser weight to stdout."""
+        self._say(*_folded(self.out, text, "dim"))
 
     def summary(self, summary: Summary) -> None:
         """Print what became of a watched file's saves: counts, median times, agreement."""
@@ -272,14 +281,14 @@ class Renderer:
         by = "full recompute" if summary.baseline == "full" else f"recompute ({summary.baseline})"
         self._median(by, summary.comparison_ms)
         if summary.agreement_pct is not None:
-            self.line(
+            self.prose(
                 f"  the same line in {summary.agreed} of {summary.comparisons} comparisons"
                 f" ({summary.agreement_pct:.0f} %)"
             )
 
     def _median(self, name: str, times: MedianTimes | None) -> None:
         if times is not None:
-            self.line(f"  {name}: {duration(times.line)}, median of {times.count}")
+            self.prose(f"  {name}: {duration(times.line)}, median of {times.count}")
 
     def facts(self, title: str, facts: Sequence[tuple[str, str]]) -> None:
         """Print labels and values; on a terminal long values wrap in their own column."""
@@ -332,6 +341,13 @@ class Renderer:
             table.add_row(*(Text(visible(cell)) for cell in row))
         # Rich takes what is no terminal for 80 columns wide, and would cut cells off.
         _console(self.out.file, max(self.out.width, TABLE_COLUMNS)).print(table)
+
+
+def _folded(console: Console, text: str, style: str) -> list[Text]:
+    """Lay words out: on a terminal in rows that fit it."""
+    spelled = visible(text)
+    rows = folded(spelled, console.width) if console.is_terminal else [spelled]
+    return [Text(row, style) for row in rows]
 
 
 def _console(stream: IO[str] | None, width: int | None = None) -> Console:

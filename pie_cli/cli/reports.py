@@ -66,7 +66,7 @@ class TextReport:
         self._compares = beginning.pool.settings.compare != "none"
         folders = f" ({beginning.n_folders:,} folders)" if beginning.n_folders > 1 else ""
         context = f", {_listed(beginning.context)} as context," if beginning.context else ""
-        self._renderer.line(
+        self._renderer.prose(
             f"Watching {_listed(beginning.paths)}{folders}{context} with {model.name}"
             f" ({model.n_params / 1e6:,.1f} M parameters, {model.device}, {model.dtype},"
             f" loaded in {duration(beginning.load_ms)})."

@@ -139,7 +139,7 @@ def _cached(repo_id: str, error: Exception) -> Path:
         raise ModelError(f"the hub answered {code} for {repo_id}", remedy()) from error
     raise ModelError(
         f"the model hub is not in reach and {repo_id} is not in the local cache",
-        _instead(repo_id) or "check the connection (HF_ENDPOINT names a mirror), or " + remedy(),
+        _instead(repo_id) or "check the connection, or give a model that `pie models` finds here",
     ) from error
 
 

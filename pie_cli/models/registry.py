@@ -69,10 +69,7 @@ class ModelSource:
 
 def remedy() -> str:
     """Return the advice that every unusable name gets: what would work instead."""
-    return (
-        f"leave --model out for the best at hand, at least {EMBEDDED}, or give a local folder, a "
-        "GGUF file, a hub name, or an alias from `pie models`"
-    )
+    return "leave --model out, or give what `pie models` lists, a hub name, a folder or a GGUF file"
 
 
 def resolve(name: str) -> ModelSource:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from pie_cli.cli.app import app
 from pie_cli.cli.complete import read_patch
+from pie_cli.cli.places import place_of
 from pie_cli.cli.render import Renderer
 from pie_cli.errors import ExitCode, InputError
 from tests.conftest import SOURCE
@@ -131,12 +132,35 @@ def test_a_pure_deletion_is_predicted_above_its_gap(complete, folder):
         ("--at", "area.py:2:11"),
         ("area.py", "--at", "./area.py:2:11:"),
         ("area.py:2:11",),
+        (" area.py:2:11: error: expected ':' (line 3)",),
+        ("area.py:2:11:size =",),
+        ("area.py(2,11): error TS1005",),
+        ("area.py#L2C11",),
     ],
 )
 def test_a_place_may_be_pasted_with_its_file(complete, folder, arguments):
     result = document(complete(*arguments, "--json"))
     assert result["path"] == "area.py"
     assert result["at"] == {"line": 2, "column": 11}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "area.py:2",
+        "area.py:2:0: C0116: a linter that counts columns from 0",
+        "area.py(2)",
+        "area.py#L2",
+        'File "area.py", line 2, in area',
+    ],
+)
+def test_a_place_without_a_column_is_a_line(place):
+    assert place_of(Path(place), "edit") == place_of(None, place) == (Path("area.py"), "2")
+
+
+@pytest.mark.parametrize("name", ["area.py", "area.py:", "area.py:x", "a (2).py", "2024:01", "#L2"])
+def test_what_names_no_place_stays_a_file(name):
+    assert place_of(Path(name), "edit") == (Path(name), "edit")
 
 
 def test_a_file_that_is_called_like_a_place_is_a_file(complete, folder):
@@ -361,7 +385,7 @@ def test_comparison_none_is_null(complete, folder):
         (["area.py", "--at", "0"], None, ExitCode.INPUT, "is not a place"),
         (["area.py", "--at", "b.py:1"], None, ExitCode.INPUT, "is about another file"),
         (["area.py:1", "--at", "2"], None, ExitCode.INPUT, "are two places"),
-        (["area.py", "--lines", "0"], None, ExitCode.INPUT, "lines is 0"),
+        (["area.py", "--lines", "0"], None, ExitCode.INPUT, "--lines is 0"),
         (["area.py", "--at", "3:0"], None, ExitCode.INPUT, "is not a place"),
         (["area.py", "--at", "2:99"], None, ExitCode.INPUT, "column 99 is outside line 2, which"),
         (["area.py", "--strategy", "best"], None, ExitCode.INPUT, "unknown strategy"),

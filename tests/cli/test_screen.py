@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from pie_cli.cli.blocks import Look, block
+from pie_cli.cli.folding import folded
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.words import duration, not_run, times_as_long
 from pie_cli.results import Comparison, Prediction, Recompute, Speedup, Timings, TokenCounts
@@ -97,6 +98,31 @@ def test_the_limit_that_is_advised_would_suffice() -> None:
         found = re.search(r"--compare-limit (\d+)", not_run(Recompute(ms, measured=False)))
         assert found is not None
         assert int(found[1]) * 1e3 >= ms
+
+
+@pytest.mark.parametrize(
+    ("width", "rows"),
+    [
+        (80, ["  516 ms, kept 1,268 of 1,287 tokens, not confirmed yet"]),
+        (40, ["  516 ms, kept 1,268 of 1,287 tokens,", "  not confirmed yet"]),
+        (30, ["  516 ms,", "  kept 1,268 of 1,287 tokens,", "  not confirmed yet"]),
+        (20, ["  516 ms, kept 1,268", "  of 1,287 tokens,", "  not confirmed yet"]),
+    ],
+)
+def test_words_wrap_between_phrases(width: int, rows: list[str]) -> None:
+    assert folded("  516 ms, kept 1,268 of 1,287 tokens, not confirmed yet", width) == rows
+
+
+def test_what_cannot_wrap_stays_whole() -> None:
+    assert folded("a/long/path.py, b", 8) == ["a/long/path.py,", "b"]
+    assert folded("", 8) == [""]
+
+
+def test_a_rule_too_narrow_for_what_changed_has_it_below() -> None:
+    screen = Screen(40)
+    screen.renderer.rule("src/inventory.py", "12 lines added, 3 removed")
+    rows = [row for row in screen.rows if row]
+    assert rows == [f"── 14:03:22  src/inventory.py {'─' * 10}", "  12 lines added, 3 removed"]
 
 
 def test_a_new_line_pushes_the_others_down() -> None:

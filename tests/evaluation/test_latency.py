@@ -197,9 +197,9 @@ def test_a_line_that_leaves_no_room_is_refused(tiny_model: PreparedModel):
     ("contexts", "edits", "sizes", "repeats", "message"),
     [
         ((1024,), ("swap",), (1,), 1, "unknown edit 'swap'"),
-        ((0,), ("insert",), (1,), 1, "context_tokens is 0"),
-        ((1024,), ("insert",), (0,), 1, "edit_tokens is 0"),
-        ((1024,), ("insert",), (1,), 0, "repeats is 0"),
+        ((0,), ("insert",), (1,), 1, "--context-tokens is 0"),
+        ((1024,), ("insert",), (0,), 1, "--edit-tokens is 0"),
+        ((1024,), ("insert",), (1,), 0, "--repeats is 0"),
         ((1024,), (), (1,), 1, "no edits"),
         ((), ("insert",), (1,), 1, "no context_tokens"),
         ((1024, 64), ("insert",), (1, 16), 1, "too large for a context of 64"),

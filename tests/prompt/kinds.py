@@ -125,9 +125,9 @@ def tokenizer_of(kind: str) -> TextTokenizer:
     return TextTokenizer(original(kind))
 
 
-def _sentencepiece() -> Tokenizer:
-    """Train a tokenizer without splits: blanks become a letter, bytes stand in for the unknown."""
-    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+def without_splits(model: models.BPE) -> Tokenizer:
+    """Make a tokenizer of the SentencePiece kind: no splits, a blank in front, blanks a letter."""
+    tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
     )
@@ -139,6 +139,12 @@ def _sentencepiece() -> Tokenizer:
             decoders.Strip(" ", 1, 0),
         ]
     )
+    return tokenizer
+
+
+def _sentencepiece() -> Tokenizer:
+    """Train a tokenizer without splits: blanks become a letter, bytes stand in for the unknown."""
+    tokenizer = without_splits(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     trainer = trainers.BpeTrainer(
         vocab_size=900,
         show_progress=False,

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, trainers
 from tokenizers import pre_tokenizers as pre
 
 from pie_cli.errors import ModelError
 from pie_cli.prompt import tokenizer as tokens
 from pie_cli.prompt.cuts import Cuts
 from pie_cli.prompt.tokenizer import TextTokenizer
+from tests.prompt.kinds import without_splits
 
 CORPUS = [
     "def add(a, b):\n    return a + b\n\n\nclass Sum:\n\t'''é ü 漢字'''\n",
@@ -48,18 +49,7 @@ def trained(pre_tokenizer: Any, *, special: bool = True, corpus: list[str] = COR
 
 def like_llama() -> Tokenizer:
     """Train a tokenizer of the SentencePiece kind: no splits, a blank in front, byte fallback."""
-    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("\u2581", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
+    tokenizer = without_splits(models.BPE(byte_fallback=True, fuse_unk=True))
     trainer = trainers.BpeTrainer(
         vocab_size=600,
         show_progress=False,

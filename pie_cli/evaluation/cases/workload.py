@@ -65,9 +65,9 @@ class Workload:
                 raise InputError(
                     f"unknown edit {kind!r}", f"use some of {', '.join(EDITS)}, or multi:N"
                 )
-        _check_least("context_tokens", self.context_tokens, MIN_CONTEXT)
-        _check_least("edit_tokens", self.edit_tokens, 1)
-        _check_least("repeats", (self.repeats,), 1)
+        _check_least("--context-tokens", self.context_tokens, MIN_CONTEXT)
+        _check_least("--edit-tokens", self.edit_tokens, 1)
+        _check_least("--repeats", (self.repeats,), 1)
         if not self.edits:
             raise InputError("no edits to measure", f"use some of {', '.join(EDITS)}")
         check_fits(self.changed_tokens, min(self.context_tokens))
