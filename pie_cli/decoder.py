@@ -29,6 +29,7 @@ class LineDecoder:
             model.tokenizer.decode_continuation,
             model.eos_ids | (model.fim.stop_ids if model.fim else frozenset()),
             self.max_tokens,
+            settings.max_tokens if settings.lines > 1 else None,
         )
 
     @property
@@ -51,15 +52,19 @@ class LineDecoder:
             end = LineEnd(self._tokenizer.line_ends, self._settings.line_margin)
             decoding = replace(decoding, line_end=end)
         if place.begins == "either" or place.position.column == 1:
-            indent = next_indent(text[: place.offset], self._path)
+            # At a line's beginning what follows may be the body of what is asked for.
+            below = extent.below if place.begins == "either" else None
+            indent = next_indent(text[: place.offset], self._path, below)
             start = LineStart(indent, self._tokenizer.tokens_beginning, self._spell)
             decoding = replace(decoding, line_start=start)
         healed = prompt.healed
         if not healed.token_ids:
             return decoding
         forced = ForcedPrefix(healed.text, self._tokenizer.tokens_starting_with, self._spell)
-        max_tokens = decoding.max_tokens + len(healed.token_ids)
-        return replace(decoding, forced=forced, max_tokens=max_tokens)
+        spelled = len(healed.token_ids)
+        line_tokens = decoding.line_tokens and decoding.line_tokens + spelled
+        max_tokens = decoding.max_tokens + spelled
+        return replace(decoding, forced=forced, max_tokens=max_tokens, line_tokens=line_tokens)
 
     def draft(self, last: tuple[int, ...], prompt: Prompt, decoding: Decoding) -> tuple[int, ...]:
         """Return a draft that spells what healing took back.

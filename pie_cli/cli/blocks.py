@@ -7,7 +7,8 @@ from pathlib import PurePath
 from typing import Final, Literal, TypeAlias
 
 from rich.cells import cell_len
-from rich.syntax import Syntax
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.text import Text
 
 from pie_cli.cli.visible import shortened, visible
@@ -26,6 +27,16 @@ BESIDE_CHARS: Final = 160
 _TAB: Final = 4
 _MIN_DIGITS: Final = 3
 _NOTHING: Final = "(nothing to add)"
+
+# Few colours, which can be read on light and on dark; green is what is predicted.
+_COLOURS: Final = ANSISyntaxTheme(
+    {
+        ("Comment",): Style(dim=True),
+        ("Keyword",): Style(color="bright_blue"),
+        ("Operator", "Word"): Style(color="bright_blue"),
+        ("Literal",): Style(color="magenta"),
+    }
+)
 
 Kind: TypeAlias = Literal["code", "typed", "predicted", "following", "replaced", "note"]
 _STYLES: Final[dict[Kind, str]] = {
@@ -196,6 +207,6 @@ def _cuts(text: str, width: int) -> list[int]:
 
 def _highlighted(path: str, line: str) -> Text:
     lexer = Syntax.guess_lexer(PurePath(path).name)
-    text = Syntax("", lexer, theme="ansi_dark", background_color="default").highlight(line)
+    text = Syntax("", lexer, theme=_COLOURS, background_color="default").highlight(line)
     text.right_crop(len(text) - len(text.plain.rstrip("\n")))
     return text if text.plain == line else Text(line)

@@ -119,9 +119,17 @@ def take(
             return line, "end"
         if _read([one.token_id for one in line], decoding).complete:
             return line, "newline"
-        if len(line) >= decoding.max_tokens:
+        if len(line) >= decoding.max_tokens or _is_endless(line, decoding):
             return line, "max_tokens"
     return line, None
+
+
+def _is_endless(line: Sequence[Choice], decoding: Decoding) -> bool:
+    """Tell whether the last tokens are of one line that has as many as a line may have."""
+    most = decoding.line_tokens
+    if most is None or len(line) < most:
+        return False
+    return "\n" not in decoding.detokenize([choice.token_id for choice in line[-most:]])
 
 
 def answer_of(token_ids: Sequence[int], stopped_by: StoppedBy, decoding: Decoding) -> Answer:

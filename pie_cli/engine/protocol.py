@@ -95,6 +95,7 @@ class Decoding:
         detokenize: turns generated token ids into their exact text.
         eos_ids: tokens that end the text.
         max_tokens: generated tokens at most, at least 1, those that spell a forced prefix included.
+        line_tokens: those without a line end at most; None for as many as there may be.
         should_stop: asked before each pass but the first; a newer save ends the line early.
         extent: where the prediction ends.
         forced: what the line must spell first; no part of its text.
@@ -106,6 +107,7 @@ class Decoding:
     detokenize: Callable[[Sequence[int]], str]
     eos_ids: frozenset[int] = frozenset()
     max_tokens: int = 64
+    line_tokens: int | None = None
     should_stop: ShouldStop = never
     extent: Extent = Extent()  # noqa: RUF009 (frozen)
     forced: ForcedPrefix | None = None

@@ -20,6 +20,7 @@ from huggingface_hub.hf_api import RepoSibling
 
 from pie_cli.errors import ModelError
 from pie_cli.models.checkpoint import INDEX, WEIGHTS
+from pie_cli.models.choice import EMBEDDED
 from pie_cli.models.gguf.files import SUFFIX
 from pie_cli.models.quiet import Progress, reporting_bar
 from pie_cli.models.registry import ALIASES, did_you_mean, remedy
@@ -139,7 +140,9 @@ def _cached(repo_id: str, error: Exception) -> Path:
         raise ModelError(f"the hub answered {code} for {repo_id}", remedy()) from error
     raise ModelError(
         f"the model hub is not in reach and {repo_id} is not in the local cache",
-        _instead(repo_id) or "check the connection, or give a model that `pie models` finds here",
+        _instead(repo_id)
+        or "check the connection (HF_ENDPOINT names a mirror), give a local folder, or leave"
+        f" --model out ({EMBEDDED} is always at hand)",
     ) from error
 
 

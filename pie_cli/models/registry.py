@@ -69,7 +69,7 @@ class ModelSource:
 
 def remedy() -> str:
     """Return the advice that every unusable name gets: what would work instead."""
-    return "leave --model out, or give what `pie models` lists, a hub name, a folder or a GGUF file"
+    return f"leave --model out ({EMBEDDED} is always at hand), or see `pie models`"
 
 
 def resolve(name: str) -> ModelSource:

@@ -1,5 +1,6 @@
 """Answers: what of a model's words is the prediction, the rest of a line, a new one or several."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -9,6 +10,7 @@ Begins: TypeAlias = Literal["line", "rest", "either"]
 
 _CLOSERS = ("}", ")", "]", "end", "fi", "done", "esac")
 _OPENERS = (":", "{", "(", "[", "do", "then", "=>", "->")
+_BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 TAB = 8
 """Columns of a tab."""
 
@@ -71,6 +73,9 @@ class Extent:
             if not newline:
                 return Answer("", complete=False, completes_line=False)
             said = tail
+        if self.begins == "line" and not self.typed:
+            # At the top of a file no blank line parts anything.
+            said = _BLANK_LINES.sub("", said)
         return self._lines(said, None, self.lines)
 
     def _lines(self, said: str, completed: str | None, wanted: int) -> Answer:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -39,17 +39,29 @@ class Indent:
         return column <= self.deepest and (not line.strip() or column >= self.lowest)
 
 
-def next_indent(above: str, path: str) -> Indent:
+def next_indent(above: str, path: str, below: str | None = None) -> Indent:
     """Find between which columns the line after a text may begin.
 
     Never deeper than a level below the line above, or than the bracket that is open. In Python,
     where the language says it, not deeper than a line that opens nothing, and deeper than one that
-    opens a block. The level is the one that the lines above use.
+    opens a block. The level is the one that the lines above use. Not less deep than the lines on
+    both sides of it, which it would part from their block.
 
     Args:
         above: the text up to the end of a line.
         path: of the file.
+        below: the next line with content; None without one, or where that may be part of what the
+            line begins.
     """
+    found = _after(above, path)
+    if below is None or not above.strip():
+        return found
+    beside = min(columns(below), columns(above[above.rstrip().rfind("\n") + 1 :]))
+    return replace(found, lowest=max(found.lowest, min(beside, found.deepest)))
+
+
+def _after(above: str, path: str) -> Indent:
+    """Find between which columns the line may begin by what is above it."""
     lines = [line for line in above.rstrip().split("\n")[-_LINES:] if line.strip()]
     if not lines:
         return Indent(0, 0)

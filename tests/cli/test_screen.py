@@ -125,6 +125,22 @@ def test_a_rule_too_narrow_for_what_changed_has_it_below() -> None:
     assert rows == [f"── 14:03:22  src/inventory.py {'─' * 10}", "  12 lines added, 3 removed"]
 
 
+def test_only_what_is_predicted_is_green() -> None:
+    """Green names beside it would pass for a prediction, and light colours vanish on white."""
+    text = "@a.b\nclass C(Exception):\n    def f(self):\n        return None\n"
+    look = Look(80, coloured=True, highlighted=True)
+    rows = block("a.py", text, prediction("    x = 'a'", 3), None, look)
+    coloured = {
+        (row.plain[span.start : span.end].strip(), str(span.style))
+        for row in rows
+        for span in row.spans
+    }
+    assert {("class", "bright_blue"), ("x = 'a'", "bold green")} <= coloured
+    green = {word for word, style in coloured if "green" in style}
+    assert green == {"x = 'a'", ">   3"}
+    assert not any(light in style for _, style in coloured for light in ("cyan", "yellow"))
+
+
 def test_a_new_line_pushes_the_others_down() -> None:
     rows = plain(prediction("    c = b", 3))
     assert rows == [

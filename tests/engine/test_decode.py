@@ -74,6 +74,18 @@ def test_greedy_output_equals_the_stock_models(
     assert line.passes == 12
 
 
+def test_no_line_of_several_takes_more_than_its_tokens(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+) -> None:
+    """One endless line does not use up what is there for all of them."""
+    ends = spelled({plain.token_ids[2]: "x\n"})
+    several = {"detokenize": ends, "extent": Extent(lines=3)}
+    line, _ = predict(model, rotation, line_tokens=4, **several)
+    assert line.token_ids == plain.token_ids[:7]
+    assert line.stopped_by == "max_tokens"
+    assert len(predict(model, rotation, **several)[0].token_ids) == 12
+
+
 @pytest.mark.parametrize("agreed", [0, 1, 5, 11])
 def test_a_draft_changes_passes_but_not_the_line(
     model: LlamaForCausalLM, rotation: ModelRotation, plain: Line, agreed: int

@@ -38,6 +38,24 @@ def test_the_next_line_is_no_deeper_than_it_can_be(
     assert next_indent(above, path) == Indent(lowest, deepest)
 
 
+@pytest.mark.parametrize(
+    ("above", "below", "lowest"),
+    [
+        ("class A:\n    def f(self):\n        return 1", "    def g(self):", 4),
+        ("    a = 1", "    b = 2", 4),
+        ("    a = 1", "b = 2", 0),
+        ("a = 1", "    b = 2", 0),
+        ("def f():", "    b = 2", 1),
+        ("    a = 1", None, 0),
+        ("", "    b = 2", 0),
+    ],
+)
+def test_the_next_line_does_not_part_its_neighbours(
+    above: str, below: str | None, lowest: int
+) -> None:
+    assert next_indent(above, "a.py", below).lowest == lowest
+
+
 def test_whatever_people_wrote_is_allowed() -> None:
     """On pie's own sources, line by line; a wrong rule would forbid what is right."""
     refused = total = 0
