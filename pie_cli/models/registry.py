@@ -69,7 +69,10 @@ class ModelSource:
 
 def remedy() -> str:
     """Return the advice that every unusable name gets: what would work instead."""
-    return f"leave --model out ({EMBEDDED} is always at hand), or see `pie models`"
+    return (
+        f"leave --model out ({EMBEDDED} is always at hand), give a folder or a GGUF file, or see"
+        " `pie models`"
+    )
 
 
 def resolve(name: str) -> ModelSource:
