@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import TextIOWrapper
-from time import monotonic
+from threading import Timer
 from typing import IO
 
 from rich.console import Console
@@ -148,20 +148,27 @@ class Renderer:
         is_shown = not logs.is_quiet() and self.err.is_terminal
         bar = Progress(*columns, console=self.err, transient=True, disable=not is_shown)
         task = bar.add_task(title, total=None)
-        due = monotonic() + after_s
+        # Also where nothing is reported for long.
+        timer = Timer(after_s, bar.start)
+        timer.daemon = True
 
         def report(stage: str, done: int, total: int) -> None:
-            if not bar.live.is_started and monotonic() >= due:
-                bar.start()
             in_bytes = stage in ("download", "convert")
             what = f": {done / 1e9:.2f} GB" if in_bytes else f": {stage}" * bool(stage)
             bar.update(task, description=f"{title}{what}", completed=done, total=total or None)
 
         try:
-            if not after_s:
+            if not is_shown:
+                pass
+            elif after_s:
+                timer.start()
+            else:
                 bar.start()
             yield report
         finally:
+            timer.cancel()
+            if timer.ident is not None:
+                timer.join()
             bar.stop()
 
     def rule(self, what: str, detail: str = "") -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, TypeAlias
 
 Begins: TypeAlias = Literal["line", "rest", "either"]
@@ -10,6 +11,9 @@ Begins: TypeAlias = Literal["line", "rest", "either"]
 
 _CLOSERS = ("}", ")", "]", "end", "fi", "done", "esac")
 _OPENERS = (":", "{", "(", "[", "do", "then", "=>", "->")
+_KNOWN_AGAIN = 10
+"""Characters of a line that is not written twice in a row by chance."""
+
 _BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 TAB = 8
 """Columns of a tab."""
@@ -43,6 +47,7 @@ class Extent:
         lines: with content, at most; the rest of a begun line counts as one.
         typed: the line before the cursor, or the last one with content above it.
         below: the first line with content below the cursor, without its end; None without one.
+        further: the next ones below that.
         rest: what is after the cursor in its line.
     """
 
@@ -51,6 +56,7 @@ class Extent:
     typed: str = ""
     below: str | None = None
     rest: str = ""
+    further: tuple[str, ...] = ()
 
     def read(self, said: str) -> Answer:
         """Find the prediction in what a model has said so far, or in all that it will say.
@@ -97,7 +103,9 @@ class Extent:
             # What a model says first is its answer, wherever it belongs.
             free = not found and completed is None
             said_before = content in (*found, block.first)
-            if content == self.below or (not free and (said_before or block.ends_before(content))):
+            if self._stands_below(content) or (
+                not free and (said_before or block.ends_before(content))
+            ):
                 return _answer(whole[:kept], complete=True)
             found.append(content)
             block.take(content)
@@ -105,6 +113,20 @@ class Extent:
             if len(found) == wanted:
                 return _answer(whole[:kept], complete=True)
         return _answer([*whole, begun] if begun.strip() or not kept else whole[:kept])
+
+    def _stands_below(self, line: str) -> bool:
+        """Tell whether a line follows anyway: at once, or soon in the same block.
+
+        What closes a block, and what is too short to be known again, may well come twice.
+        """
+        if self.below is None or line == self.below:
+            return line == self.below
+        begins = line.lstrip()
+        if len(begins) < _KNOWN_AGAIN or begins.startswith(_CLOSERS):
+            return False
+        depth = columns(line)
+        block = takewhile(lambda one: columns(one) >= depth, (self.below, *self.further))
+        return line in block
 
     def _without_rest(self, text: str) -> str:
         """Leave out at the end what the line goes on with anyway."""

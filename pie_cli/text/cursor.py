@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from pie_cli.errors import InputError
 from pie_cli.text.answer import Begins, Extent
@@ -12,6 +13,9 @@ BOM = "\ufeff"
 
 _CURSOR = re.compile(r"([1-9]\d{0,8})(?::([1-9]\d{0,8}))?")
 _BLOCK = 1 << 16
+_FOLLOWING = 12
+"""Lines below the cursor that are never said again."""
+
 _CONTENT = re.compile(r"^([^\S\n]*\S[^\n]*)", re.MULTILINE)
 _BLANKS = " \t\r\n\f\v" + BOM
 
@@ -172,8 +176,9 @@ def extent_of(text: str, place: Place, lines: int) -> Extent:
         end = text.find("\n", place.offset)
         resumes = len(text) if end < 0 else end + 1
         rest = text[place.offset : resumes].rstrip("\r\n")
-    below = _CONTENT.search(text, resumes)
-    return Extent(place.begins, lines, typed, below[1].rstrip() if below else None, rest)
+    follows = [one[1].rstrip() for one in islice(_CONTENT.finditer(text, resumes), _FOLLOWING)]
+    below = follows[0] if follows else None
+    return Extent(place.begins, lines, typed, below, rest, tuple(follows[1:]))
 
 
 def edited_end(edit: Edit) -> tuple[int, int]:

@@ -3,11 +3,13 @@
 import re
 from dataclasses import replace
 from io import StringIO
+from threading import Event
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import Progress
 
 from pie_cli.cli.blocks import Look, block
 from pie_cli.cli.folding import folded
@@ -123,6 +125,19 @@ def test_a_rule_too_narrow_for_what_changed_has_it_below() -> None:
     screen.renderer.rule("src/inventory.py", "12 lines added, 3 removed")
     rows = [row for row in screen.rows if row]
     assert rows == [f"── 14:03:22  src/inventory.py {'─' * 10}", "  12 lines added, 3 removed"]
+
+
+@pytest.mark.parametrize(("after_s", "shown"), [(0.0, True), (1e-3, True), (3_600.0, False)])
+def test_progress_shows_also_where_nothing_is_reported(
+    after_s: float, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = Event()
+    monkeypatch.setattr(Progress, "start", lambda _: started.set())
+    renderer = Renderer()
+    renderer.err = Console(file=StringIO(), force_terminal=True)
+    with renderer.progress("reading", after_s=after_s):
+        assert not shown or started.wait(60)
+    assert started.is_set() is shown
 
 
 def test_only_what_is_predicted_is_green() -> None:

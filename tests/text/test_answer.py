@@ -1,5 +1,7 @@
 """Answers: of what a model says, the lines that are the prediction, and no more."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,22 @@ def test_what_follows_anyway_is_not_said_again() -> None:
     assert read("\n\n    b = 2  \r\n", extent) == ""
     assert read("\n    c = 3\n\n    b = 2\n", extent) == "    c = 3"
     assert read("0\n    b = 2\n", extent) == "0"
+
+
+def test_what_stands_a_little_further_below_is_not_said_again() -> None:
+    further = ("class Stock(Exception):", "    amount = price", "class Item:")
+    extent = Extent("either", 3, "LOW = 5", 'CURRENCY = "EUR"', further=further)
+    assert read("\n\n\nclass Stock(Exception):\n", extent) == ""
+    assert read("\nHIGH = 50\nclass Stock(Exception):\n", extent) == "HIGH = 50"
+    assert read("\nclass Item:\n", extent) == ""
+    assert read("\n    amount = price\n", replace(extent, lines=1)) == "    amount = price"
+
+
+@pytest.mark.parametrize("line", ["}  // the end", "try:", "    return None"])
+def test_what_may_well_come_twice_is_said(line: str) -> None:
+    """What closes, what is short, and what is in another block of the same depth."""
+    further = ("  b = 1", "}  // the end", "try:", "if b:", "    return None")
+    assert read(f"\n{line}\n", Extent("either", 1, "if a:", "if c:", further=further)) == line
 
 
 def test_several_lines_end_where_as_many_are_said() -> None:
