@@ -2,14 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
 from pie_cli.engine.protocol import Decoding, ForcedPrefix, LineEnd, LineStart
 from pie_cli.plan.drafts import LookUp
 from pie_cli.prompt.assembly import Prompt
+from pie_cli.text.answer import Extent
 from pie_cli.text.cursor import Place, extent_of
+from pie_cli.text.done import ends_with_known_word, looks_done
 from pie_cli.text.indent import next_indent
+
+_LOOKS_DONE: Final = 2.5
+"""Margins that what goes on with a line needs where the line looks done."""
+
+_KNOWN_WORD: Final = 4
+"""Margins that what goes on with a line's last word needs where that word is known."""
+
+_NEAR_CHARS: Final = 100_000
+"""Characters on each side of the cursor in which words are known from."""
 
 
 class LineDecoder:
@@ -49,8 +61,7 @@ class LineDecoder:
         tail = prompt.token_ids[prompt.sides.prefix.start : prompt.sides.prefix.stop]
         decoding = replace(self._decoding, extent=extent, look_up=LookUp(prompt.token_ids, tail))
         if place.begins == "either":
-            end = LineEnd(self._tokenizer.line_ends, self._settings.line_margin)
-            decoding = replace(decoding, line_end=end)
+            decoding = replace(decoding, line_end=self._line_end(text, place, extent))
         if place.begins == "either" or place.position.column == 1:
             # At a line's beginning what follows may be the body of what is asked for.
             below = extent.below if place.begins == "either" else None
@@ -80,6 +91,17 @@ class LineDecoder:
             return last
         found = decoding.look_up.propose(healed.token_ids) if decoding.look_up else ()
         return (*healed.token_ids, *found)
+
+    def _line_end(self, text: str, place: Place, extent: Extent) -> LineEnd:
+        """Return by how much what goes on with a line must be ahead: more where it looks done."""
+        least = self._settings.line_margin
+        margin = least * (_LOOKS_DONE if looks_done(extent.typed) else 1)
+        begun = place.offset - len(extent.typed)
+        above = text[max(0, begun - _NEAR_CHARS) : begun]
+        below = text[place.resumes : place.resumes + _NEAR_CHARS]
+        is_known = ends_with_known_word(extent.typed, above, below)
+        word_margin = least * _KNOWN_WORD if is_known else margin
+        return LineEnd(self._tokenizer.line_ends, margin, word_margin)
 
     def _spell(self, token_id: int) -> bytes:
         return self._pieces((token_id,))[0]

@@ -114,7 +114,9 @@ class Chooser:
         if other == choice.token_id:
             return choice
         margin = rows.best_among(row, (choice.token_id, other)).margin
-        return choice if margin >= self._end.margin else Choice(other, -margin)
+        within = _is_word(self._beyond(choice.token_id))
+        needed = self._end.word_margin if within else self._end.margin
+        return choice if margin >= needed else Choice(other, -margin)
 
     def _kept_to_columns(
         self, rows: Rows, row: int, choice: Choice, allowed: Sequence[int] | None
@@ -157,6 +159,12 @@ class Chooser:
 def _ends_line(beyond: bytes) -> bool:
     """Tell whether a token that spells so much more does not go on with the line."""
     return not beyond or beyond.lstrip(b" \t\f\v").startswith((b"\r", b"\n"))
+
+
+def _is_word(beyond: bytes) -> bool:
+    """Tell whether what is added begins within a word."""
+    text = beyond.decode(errors="replace")
+    return text[:1].isalnum() or text.startswith("_")
 
 
 def _nothing(_token_id: int) -> bytes:

@@ -66,10 +66,12 @@ class LineEnd:
         token_ids: those that end a line before they add anything to it.
         margin: by how much the logit of a token that goes on with the line must be above that of
             the best one that does not.
+        word_margin: the same of a token that goes on with the line's last word.
     """
 
     token_ids: Sequence[int]
     margin: float
+    word_margin: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,7 @@ class Extent:
         typed: the line before the cursor, or the last one with content above it.
         below: the first line with content below the cursor, without its end; None without one.
         further: the next ones below that.
+        is_top: whether nothing with content is above the cursor.
         rest: what is after the cursor in its line.
     """
 
@@ -57,6 +58,7 @@ class Extent:
     below: str | None = None
     rest: str = ""
     further: tuple[str, ...] = ()
+    is_top: bool = False
 
     def read(self, said: str) -> Answer:
         """Find the prediction in what a model has said so far, or in all that it will say.
@@ -79,8 +81,8 @@ class Extent:
             if not newline:
                 return Answer("", complete=False, completes_line=False)
             said = tail
-        if self.begins == "line" and not self.typed:
-            # At the top of a file no blank line parts anything.
+        if self.is_top:
+            # No blank line parts anything here.
             said = _BLANK_LINES.sub("", said)
         return self._lines(said, None, self.lines)
 

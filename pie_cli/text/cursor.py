@@ -169,16 +169,18 @@ def extent_of(text: str, place: Place, lines: int) -> Extent:
     """
     begun = text.rfind("\n", 0, place.offset) + 1
     typed, rest, resumes = text[begun : place.offset], "", place.resumes
+    is_top = False
     if place.begins == "line":
         above = text[:begun].rstrip()
         typed = above[above.rfind("\n") + 1 :]
+        is_top = not above
     elif place.begins == "rest":
         end = text.find("\n", place.offset)
         resumes = len(text) if end < 0 else end + 1
         rest = text[place.offset : resumes].rstrip("\r\n")
     follows = [one[1].rstrip() for one in islice(_CONTENT.finditer(text, resumes), _FOLLOWING)]
     below = follows[0] if follows else None
-    return Extent(place.begins, lines, typed, below, rest, tuple(follows[1:]))
+    return Extent(place.begins, lines, typed, below, rest, tuple(follows[1:]), is_top)
 
 
 def edited_end(edit: Edit) -> tuple[int, int]:

@@ -331,11 +331,17 @@ class TestLineEnd:
     """Whether the line before the cursor is done is for the model to say, where it is sure."""
 
     def said(
-        self, model: LlamaForCausalLM, rotation: ModelRotation, end: int, margin: float, **more: Any
+        self,
+        model: LlamaForCausalLM,
+        rotation: ModelRotation,
+        end: int,
+        margin: float,
+        word_margin: float = 1e9,
+        **more: Any,
     ) -> Line:
         options: dict[str, Any] = {
             "detokenize": spelled({end: "\n"}),
-            "line_end": LineEnd((end,), margin),
+            "line_end": LineEnd((end,), margin, word_margin),
             "extent": Extent("either", typed="x"),
             "strategy": "full",
             **more,
@@ -399,12 +405,12 @@ class TestLineEnd:
             "g", lambda _: list(range(VOCABULARY - 1)), lambda i: texts[i].encode()
         )
         options: dict[str, Any] = {"detokenize": spelled(texts), "forced": forced}
-        sure = self.said(model, rotation, VOCABULARY - 1, 0.0, **options)
+        sure = self.said(model, rotation, VOCABULARY - 1, 1e9, 0.0, **options)
         ids, _ = self.rank(model)
         best = next(i for i in ids if i != VOCABULARY - 1)
         assert sure.token_ids[0] == best != 7
         assert sure.text.startswith(texts[best][1:])
-        unsure = self.said(model, rotation, VOCABULARY - 1, 1e9, **options)
+        unsure = self.said(model, rotation, VOCABULARY - 1, 0.0, 1e9, **options)
         assert unsure.token_ids[:2] == (7, VOCABULARY - 1)
 
 

@@ -38,12 +38,12 @@ def test_a_newline_first_says_that_the_line_is_done(said: str, expected: Answer)
 
 
 def test_a_new_line_keeps_the_blank_ones_before_it() -> None:
-    assert read("\n  \nx\n", Extent(typed="a")) == "\n  \nx"
+    assert read("\n  \nx\n", Extent()) == "\n  \nx"
 
 
 def test_at_the_top_of_a_file_there_are_no_blank_lines_before_it() -> None:
-    assert read("\n  \n\n  x\n", Extent()) == "  x"
-    assert read("\n\nx\n\ny\n", Extent(lines=2)) == "x\n\ny"
+    assert read("\n  \n\n  x\n", Extent(is_top=True)) == "  x"
+    assert read("\n\nx\n\ny\n", Extent(lines=2, is_top=True)) == "x\n\ny"
 
 
 def test_the_rest_of_a_line_may_be_nothing() -> None:

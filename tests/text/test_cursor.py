@@ -135,6 +135,7 @@ def test_what_is_around_the_cursor_bounds_the_prediction() -> None:
     edited = Cursor(1, 12, follows_edits=True)
     assert extent_of(text, edited.place(text), 1) == Extent("either", 1, "    x = g(1)", "end")
     assert extent_of(text, Cursor(3).place(text), 1) == Extent("line", 1, "    x = g(1)", "end")
+    assert extent_of("\n\nx = 1\n", Cursor(1).place("\n\nx = 1\n"), 1).is_top
     assert extent_of(text, Cursor().place(text), 1) == Extent("line", 1, "end", None)
 
 
