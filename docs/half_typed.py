@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--context-tokens", type=int, default=1024)
     parser.add_argument("--margins", default=f"{Settings.line_margin:g}")
     parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--half", choices=("odd", "even"), help="of the cases, after shuffling")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     model = prepare(load(options.model))
@@ -60,7 +61,10 @@ def main() -> None:
     chosen = random.Random(options.seed)
     cases = [case for path in options.cases for case in _read(path)]
     chosen.shuffle(cases)
-    for case in cases[: options.limit]:
+    taken = cases[: options.limit]
+    if options.half:
+        taken = taken[options.half == "odd" :: 2]
+    for case in taken:
         settings = Settings(
             strategy="prefix", compare="none", context_tokens=options.context_tokens
         )

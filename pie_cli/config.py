@@ -46,7 +46,8 @@ class Settings:
             budget.
         lines: most lines of a prediction; it ends earlier where their block does.
         line_margin: by how much the logit of a token that goes on with the line at the end of an
-            edit must be above that of the best one that ends it; else the line is done.
+            edit must be above that of the best one that ends it; else the line is done. A multiple
+            of it where the line looks done.
         threads: that compute on a CPU; None for all cores, one less where others are at work.
         weights: "full" as `dtype` has them, or "int8": rounded to eight bits, on a CPU.
 
