@@ -82,7 +82,7 @@ class Int8Linear:
     def __call__(self, rows: Tensor) -> Tensor:
         """Multiply rows [..., in] into [..., out]."""
         digits, unit = self._rows.digits(rows)
-        both = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+        both: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             digits, 1.0, _ZERO, self._weight
         )
         high, low = both.chunk(2)
