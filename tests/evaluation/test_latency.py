@@ -201,7 +201,7 @@ def test_a_line_that_leaves_no_room_is_refused(tiny_model: PreparedModel):
         ((1024,), ("insert",), (0,), 1, "--edit-tokens is 0"),
         ((1024,), ("insert",), (1,), 0, "--repeats is 0"),
         ((1024,), (), (1,), 1, "no edits"),
-        ((), ("insert",), (1,), 1, "no context_tokens"),
+        ((), ("insert",), (1,), 1, "no --context-tokens"),
         ((1024, 64), ("insert",), (1, 16), 1, "too large for a context of 64"),
     ],
 )
