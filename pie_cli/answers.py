@@ -36,7 +36,13 @@ def predicted(
         strategy=plan.strategy,
         exact=stale == 0,
         tokens=TokenCounts(
-            plan.length, plan.reused, plan.shifted, plan.encoded, stale, plan.restored
+            plan.length,
+            plan.reused,
+            plan.shifted,
+            plan.encoded,
+            stale,
+            plan.restored,
+            len(plan.repaired),
         ),
         timings_ms=timings,
         lines_added=edit.lines_added,

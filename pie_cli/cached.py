@@ -1,6 +1,6 @@
 """What an engine holds for a session, and what was answered from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pie_cli.answers import predicted
 from pie_cli.engine.protocol import Decoding, Engine, Line
@@ -42,9 +42,17 @@ class CachedPrompt:
         return 0 if how == "full" else min(self.stale_from, self.changed_from)
 
     def answered(
-        self, line: Line, draft: tuple[int, ...], plan: Plan, timings: Timings, edit: Edit
+        self,
+        line: Line,
+        draft: tuple[int, ...],
+        plan: Plan,
+        timings: Timings,
+        edit: Edit,
+        first: str | None = None,
     ) -> Prediction:
-        """Remember a line as the next draft, and report it."""
+        """Remember a line as the next draft, and report it, with what it was at first."""
         self.last_draft, self.draft = draft, line.token_ids
-        self.last = predicted(line, self.place, self.prompt, plan, self.stale_from, timings, edit)
+        stale_from = self.stale_from
+        answer = predicted(line, self.place, self.prompt, plan, stale_from, timings, edit)
+        self.last = replace(answer, first=first)
         return self.last

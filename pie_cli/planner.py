@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
 from pie_cli.engine.protocol import Decoding, Engine
 from pie_cli.plan.pace import PROBES
 from pie_cli.plan.plan import Alignment, Plan, align, restoring
-from pie_cli.plan.repair import repair_positions, settled
+from pie_cli.plan.repair import MAX_TOKENS, repair_positions, settled
 from pie_cli.plan.strategies import parse
 from pie_cli.prompt.assembly import Prompt
 from pie_cli.text.matching import KeptRun
 from pie_cli.timing import elapsed_ms
+
+DOUBT: Final = 1.0
+"""Margin below which a token is decided again: as small as those of tokens that were wrong."""
 
 
 class Planner:
@@ -74,6 +78,44 @@ class Planner:
         exact = min(stale_from, alignment.first_change)
         return restoring(plan, engine.find_snapshots(ids, exact))
 
+    def doubt(self, plan: Plan, stale_from: int) -> float | None:
+        """Return the margin below which a token is worth a second look; None for no token.
+
+        Args:
+            plan: of the first look.
+            stale_from: every token before it is as full recompute would have it, once executed.
+        """
+        again = self._strategy.again
+        able = again is not None and (again.budget is not None or self._model.pace.known)
+        return DOUBT if able and stale_from < plan.length else None
+
+    def second_look(
+        self, engine: Engine, plan: Plan, stale_from: int, riding: int, again: int
+    ) -> Plan:
+        """Plan a second look at a prompt: in one pass, what follows its first stale token.
+
+        That is what deviates most, right after the edit, and it becomes exact: an exact run has
+        less to do.
+
+        Args:
+            engine: holds the prompt.
+            plan: of the first look.
+            stale_from: every token of the prompt before it is as full recompute would have it.
+            riding: tokens of a draft that rode in the first look's pass.
+            again: tokens of the line so far, which are decided again.
+        """
+        wish, length = self._strategy.again, plan.length
+        if wish and wish.budget:
+            room = wish.budget.of(length)
+        else:
+            repaired = len(plan.repaired)
+            room = self._model.pace.room_again(plan.encoded - repaired + riding, repaired + again)
+        stop = min(stale_from + min(room, MAX_TOKENS), length - 1)
+        restored = {position for span in plan.snapshots for position in span}
+        repair = [position for position in range(stale_from, stop) if position not in restored]
+        whole = Alignment(length, length, (KeptRun(0, 0, length),))
+        return engine.plan(self._name, whole, repair)
+
     def learn_pace(self, engine: Engine, token_ids: Sequence[int], decoding: Decoding) -> None:
         """Measure two passes over tokens that are exact, and stay so, where that is of use.
 
@@ -83,8 +125,7 @@ class Planner:
             decoding: of its line, which is not wanted.
         """
         length, pace = len(token_ids), self._model.pace
-        repairs = (repair.budget for repair in self._strategy.repairs)
-        wanted = self._model.capability.edits and None in repairs
+        wanted = self._model.capability.edits and self._strategy.takes_time
         if pace.known or not wanted or length <= PROBES[-1]:
             return
         whole = Alignment(length, length, (KeptRun(0, 0, length),))

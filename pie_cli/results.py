@@ -16,6 +16,7 @@ class TokenCounts:
         encoded: run through the model.
         stale: tokens whose keys and values may differ from full recompute's.
         restored: put back from exact copies; part of `reused`.
+        repaired: computed again though they were in the cache; part of `encoded`.
     """
 
     total: int
@@ -24,6 +25,7 @@ class TokenCounts:
     encoded: int
     stale: int
     restored: int = 0
+    repaired: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Prediction:
         completes_line: whether the text goes on with the line at `at`; else it is lines of its
             own, before that line.
         passes: forward passes that it took.
+        first: what the line was before a second look corrected it, as far as it had come; None
+            where nothing was corrected.
     """
 
     text: str
@@ -99,6 +103,7 @@ class Prediction:
     margins: tuple[float, ...] = ()
     completes_line: bool = False
     passes: int = 1
+    first: str | None = None
 
 
 @dataclass(frozen=True)

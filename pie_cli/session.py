@@ -26,6 +26,7 @@ from pie_cli.engine.protocol import (
     never,
 )
 from pie_cli.errors import CacheCapacityError
+from pie_cli.looks import look
 from pie_cli.plan.plan import Alignment, make_plan
 from pie_cli.planner import Planner
 from pie_cli.prompt.assembly import ContextFile, Prompt, PromptBuilder
@@ -206,32 +207,34 @@ class EditSession:
         draft = self._decoder.draft(state.draft, prompt, decoding)
         before_ms = 0.0
         if state.last is not None:
-            before_ms = state.last.timings_ms.first_token - state.last.timings_ms.forward
+            last = state.last.timings_ms
+            before_ms = last.tokenize + last.diff + last.update
         plan = self._planner.plan(
             state.engine, state.prompt, prompt, state.stale_from, len(draft), before_ms
         )
         planned = perf_counter()
         with self._guarded():
-            line = state.engine.predict(
-                plan, prompt.token_ids, replace(decoding, should_stop=should_stop), draft
+            stopping = replace(decoding, should_stop=should_stop)
+            seen = look(
+                state.engine, self._planner, plan, prompt, state.stale_from, stopping, draft
             )
             # Guarded as well: an interrupt in between must not leave this cache with the old text.
             state.prompt, state.place, state.decoding = prompt, place, decoding
-            state.changed_from = plan.changed_from
-            state.stale_from = plan.stale_from(state.stale_from)
+            state.changed_from, state.stale_from = plan.changed_from, seen.stale_from
             self._text, self._cursor, self._context = text, cursor, context
-        forward = elapsed_ms(line.spliced_at, line.first_token_at)
+        line, first = seen.line, seen.first
+        forward = elapsed_ms(line.spliced_at, first.first_token_at)
         self.model.pace.observe(plan.encoded + len(draft), forward)
         timings = Timings(
             tokenize=elapsed_ms(diffed, tokenized),
             diff=elapsed_ms(began, diffed) + elapsed_ms(tokenized, planned),
             update=elapsed_ms(planned, line.spliced_at),
             forward=forward,
-            decode=elapsed_ms(line.first_token_at, line.ended_at),
+            decode=elapsed_ms(first.first_token_at, line.ended_at),
             first_token=elapsed_ms(began, line.first_token_at),
             line=elapsed_ms(began, line.ended_at),
         )
-        return state.answered(line, draft, plan, timings, edit)
+        return state.answered(line, draft, seen.plan, timings, edit, seen.corrected)
 
     def full_recompute_ms(self) -> float | None:
         """Estimate what full recompute takes to the line, from the last encoding of this text."""

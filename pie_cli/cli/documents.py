@@ -64,6 +64,8 @@ def prediction_document(path: str, model: ModelFacts, prediction: Prediction) ->
         "strategy": prediction.strategy,
         "at": asdict(prediction.at),
         "prediction": prediction.text,
+        "first": prediction.text if prediction.first is None else prediction.first,
+        "final": prediction.text,
         "completes_line": prediction.completes_line,
         "stopped_by": prediction.stopped_by,
         "exact": prediction.exact,

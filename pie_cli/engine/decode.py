@@ -77,7 +77,7 @@ def decode_line(steps: Steps, prompt_length: int, first: FirstPass, decoding: De
             decoding.look_up.learn(len(guess), agreed)
             steps.truncate(prompt_length + len(so_far) + agreed)
     token_ids = tuple(choice.token_id for choice in taken)
-    answer = answer_of(token_ids, stopped_by, decoding)
+    answer = answer_of(token_ids, decoding)
     return Line(
         token_ids=token_ids,
         text=answer.text,
@@ -111,10 +111,12 @@ def _agreed(draft: Sequence[int], choices: Sequence[Choice]) -> int:
 def take(
     taken: Sequence[Choice], choices: Sequence[Choice], decoding: Decoding
 ) -> tuple[list[Choice], StoppedBy | None]:
-    """Append choices until one of them ends the prediction."""
+    """Append choices until one of them ends the prediction, or is in doubt."""
     line = list(taken)
     for choice in choices:
         line.append(choice)
+        if decoding.doubt is not None and choice.margin < decoding.doubt:
+            return line, "doubt"
         if choice.token_id in decoding.eos_ids:
             return line, "end"
         if _read([one.token_id for one in line], decoding).complete:
@@ -132,9 +134,10 @@ def _is_endless(line: Sequence[Choice], decoding: Decoding) -> bool:
     return "\n" not in decoding.detokenize([choice.token_id for choice in line[-most:]])
 
 
-def answer_of(token_ids: Sequence[int], stopped_by: StoppedBy, decoding: Decoding) -> Answer:
+def answer_of(token_ids: Sequence[int], decoding: Decoding) -> Answer:
     """Return what of the generated tokens is the prediction; a forced prefix is no part of it."""
-    return _read(token_ids[:-1] if stopped_by == "end" else token_ids, decoding)
+    ended = bool(token_ids) and token_ids[-1] in decoding.eos_ids
+    return _read(token_ids[:-1] if ended else token_ids, decoding)
 
 
 def _read(token_ids: Sequence[int], decoding: Decoding) -> Answer:

@@ -13,7 +13,7 @@ from pie_cli.plan.plan import Alignment, Plan
 from pie_cli.text.answer import Extent
 from pie_cli.text.indent import Indent
 
-StoppedBy: TypeAlias = Literal["newline", "end", "max_tokens", "interrupted"]
+StoppedBy: TypeAlias = Literal["newline", "end", "max_tokens", "interrupted", "doubt"]
 ShouldStop: TypeAlias = Callable[[], bool]
 
 
@@ -104,6 +104,7 @@ class Decoding:
         line_end: how it is decided whether a line that was begun is done.
         line_start: where the first new line may begin.
         look_up: proposes what may follow, to be verified several tokens a pass; changes no output.
+        doubt: a token chosen by a smaller margin ends the line, for a second look; None for never.
     """
 
     detokenize: Callable[[Sequence[int]], str]
@@ -116,6 +117,7 @@ class Decoding:
     line_end: LineEnd | None = None
     line_start: LineStart | None = None
     look_up: LookUp | None = None
+    doubt: float | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Line:
         text: blank lines before the content kept, cut at the newline that ends it (which may be
             inside a token), a carriage return before it cut as well.
         completes_line: whether it goes on with the line of the cursor.
-        stopped_by: what ended it.
+        stopped_by: what ended it; "doubt" where it is to be gone on with after a second look.
         margins: of each token, by how much its logit was above that of the next best one; below 0
             where another one was the best, but not by the margin that it needed.
         passes: forward passes, the first one included.

@@ -11,6 +11,12 @@ _WEIGHT = 0.25
 _MOST_SLOWER = 1.25
 """Where a plain pass takes longer than asked for, repair may lengthen it so many times."""
 
+_LINE_SHARE = 0.6
+"""What all repair of one line may take, as a share of the time that the line takes without."""
+
+_USUAL_PASSES = 8
+"""Of a line: as many as most need (docs/log.md)."""
+
 
 class Pace:
     """A line through measured passes, and by how much the machine is slower now than it was then.
@@ -61,3 +67,16 @@ class Pace:
         if not self._token_ms:
             return 1 << 20
         return max(0, int((limit - self.pass_ms(needed)) / (self._slowness * self._token_ms)))
+
+    def room_again(self, needed: int, repaired: int) -> int:
+        """Return how many tokens a second look may compute before a line of usual length is done.
+
+        Args:
+            needed: tokens that had to run in the first pass.
+            repaired: tokens that ran there besides.
+        """
+        if not self._token_ms:
+            return 1 << 20
+        rows = needed + _USUAL_PASSES - 1
+        line_ms = _USUAL_PASSES * self._base_ms + rows * self._token_ms
+        return max(0, int(_LINE_SHARE * line_ms / self._token_ms) - repaired)

@@ -1,6 +1,6 @@
 """The edit plan: which tokens are taken over from the cache, which run through the model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -78,6 +78,7 @@ class Plan:
             the sequence exactly once.
         rotate: whether the keys of moved runs are re-rotated to their new positions.
         snapshots: spans taken over from exact copies of keys and values, ascending.
+        repaired: those of `fresh` that could have been kept, ascending.
     """
 
     strategy: str
@@ -86,6 +87,7 @@ class Plan:
     fresh: tuple[int, ...]
     rotate: bool
     snapshots: tuple[range, ...] = ()
+    repaired: tuple[int, ...] = ()
 
     @cached_property
     def reused(self) -> int:
@@ -151,13 +153,30 @@ def make_plan(strategy: str, alignment: Alignment, repair: Iterable[int] = ()) -
         raise ValueError("a plan needs at least one token: the prompt's head")
     _validate(alignment)
     kept = _clip(_candidates(base, alignment), alignment.new_length - 1)
+    needed = uncovered(kept, alignment.new_length)
     kept = _without(kept, [(position, position + 1) for position in repair])
+    fresh = uncovered(kept, alignment.new_length)
     return Plan(
         strategy=strategy,
         length=alignment.new_length,
         kept=kept,
-        fresh=uncovered(kept, alignment.new_length),
+        fresh=fresh,
         rotate=base == "pie",
+        repaired=_besides(fresh, needed),
+    )
+
+
+def looked_again(plan: Plan, look: Plan) -> Plan:
+    """Return what a plan and that of a second look at its prompt add up to.
+
+    It tells what was taken over and what ran, not what is exact: that is each plan's own to say.
+    """
+    again = [(position, position + 1) for position in look.repaired]
+    return replace(
+        plan,
+        kept=_without(plan.kept, again),
+        fresh=tuple(sorted({*plan.fresh, *look.repaired})),
+        repaired=tuple(sorted({*plan.repaired, *_besides(look.repaired, plan.fresh)})),
     )
 
 
@@ -176,13 +195,13 @@ def restoring(plan: Plan, snapshots: Sequence[range]) -> Plan:
         return plan
     if snapshots[0].start < 0 or snapshots[-1].stop >= plan.length:
         raise ValueError(f"copies up to {snapshots[-1].stop} for a plan of {plan.length} tokens")
+    restored = {position for span in snapshots for position in span}
     return replace(
         plan,
         kept=_without(plan.kept, [(span.start, span.stop) for span in snapshots]),
-        fresh=tuple(
-            position for position in plan.fresh if not any(position in span for span in snapshots)
-        ),
+        fresh=_besides(plan.fresh, restored),
         snapshots=tuple(snapshots),
+        repaired=_besides(plan.repaired, restored),
     )
 
 
@@ -195,6 +214,12 @@ def uncovered(kept: Iterable[KeptRun], length: int) -> tuple[int, ...]:
         reached = run.new_stop
     fresh.extend(range(reached, length))
     return tuple(fresh)
+
+
+def _besides(positions: Iterable[int], others: Collection[int]) -> tuple[int, ...]:
+    """Leave out the positions that are among others."""
+    left_out = others if isinstance(others, set) else set(others)
+    return tuple(position for position in positions if position not in left_out)
 
 
 def _candidates(base: str, alignment: Alignment) -> tuple[KeptRun, ...]:

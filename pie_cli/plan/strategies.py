@@ -5,6 +5,8 @@
 - `pie+seam:4`: the 4 tokens after each hunk.
 - `pie+seam+tail`: also the last tokens before the cursor, as many as there is time for.
 - `pie+seam:8+tail:16`, `pie+names:5%`: mixtures, and budgets as a share of the prompt.
+- `pie+seam+again`: a second look: where a token was chosen by a small margin, further tokens are
+  computed again, and the line is decided again.
 - `pie+evict:4+1024`: pie, then all but 4 sinks and 1,024 recent tokens dropped: a question for
   evaluation, no way to predict.
 """
@@ -26,6 +28,9 @@ DEFAULT_STRATEGY: Final = "pie+seam+tail"
 
 BENCHED: Final = (*BASES, DEFAULT_STRATEGY)
 """What is measured where nothing else is asked for."""
+
+AGAIN: Final = "again"
+"""The term that asks for a second look."""
 
 _TERM = re.compile(r"([a-z]+)(?::(\d+(?:\.\d+)?)(%?))?")
 
@@ -57,12 +62,14 @@ REPAIRS: Final[Mapping[str, Budget | None]] = MappingProxyType(
         "names": None,
         "random": None,
         "deviation": Budget(15, percent=True),
+        AGAIN: None,
     }
 )
 """Repairs and their budgets where none is given; None for what there is time for.
 
 A number of tokens counts after each hunk for `seam`, as a total for the others. `random` and
-`deviation` are there to compare with, `deviation` in `pie eval` only.
+`deviation` are there to compare with, `deviation` in `pie eval` only. `again` is for after the
+first look.
 """
 
 
@@ -106,18 +113,26 @@ class Strategy:
     Attributes:
         base: one of `BASES`.
         repairs: further tokens to compute, in the order in which they are picked; only on `pie`.
+        again: those that a second look computes, where one is taken; None for no second look.
         evict: what is left of the cache then; None for all of it.
     """
 
     base: str
     repairs: tuple[Repair, ...] = ()
+    again: Repair | None = None
     evict: Evict | None = None
 
     @property
     def name(self) -> str:
         """The canonical spelling: budgets only where they are not the default."""
-        parts = [self.base, *map(str, self.repairs), *([str(self.evict)] if self.evict else [])]
-        return "+".join(parts)
+        last = [part for part in (self.again, self.evict) if part]
+        return "+".join([self.base, *map(str, (*self.repairs, *last))])
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether it takes what there is time for, which has to be measured."""
+        picked = [*self.repairs, *([self.again] if self.again else [])]
+        return any(repair.budget is None for repair in picked)
 
     @property
     def serves(self) -> bool:
@@ -148,7 +163,9 @@ def parse(text: str) -> Strategy:
         raise InputError(f"strategy {text!r} names a repair twice", "name each once")
     if repairs and base != "pie":
         raise InputError(f"strategy {text!r} repairs {base}", "repairs go with pie: pie+seam")
-    return Strategy(base, tuple(repairs), evict)
+    again = next((repair for repair in repairs if repair.kind == AGAIN), None)
+    at_once = tuple(repair for repair in repairs if repair is not again)
+    return Strategy(base, at_once, again, evict)
 
 
 def check(text: str) -> None:

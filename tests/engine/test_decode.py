@@ -1,6 +1,7 @@
 """Decoding a line: the same with and without a draft, through the first line with content."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -12,9 +13,10 @@ from pie_cli.engine.protocol import Decoding, ForcedPrefix, Line, LineEnd, LineS
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.plan.drafts import LookUp
-from pie_cli.plan.plan import make_plan
+from pie_cli.plan.plan import Alignment, make_plan
 from pie_cli.text.answer import Extent
 from pie_cli.text.indent import Indent
+from pie_cli.text.matching import KeptRun
 from tests.engine.helpers import (
     EDITS,
     N_TOKENS,
@@ -128,6 +130,34 @@ def test_the_cache_holds_exactly_the_prompt_again(
     for layer in range(3):
         for found, wanted in zip(valid(cache, layer), valid(short, layer), strict=True):
             assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_doubt_ends_a_line_that_a_second_plan_goes_on_with(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+) -> None:
+    """At the first small margin; where nothing was repaired, it is the same line in the end."""
+    doubt = sorted(plain.margins)[3]
+    at = next(i for i, margin in enumerate(plain.margins) if margin < doubt)
+    alignment, new_ids = alignment_of(OLD, EDITS["insert"])
+    engine = EditedEngine(model, rotation, full_cache(model, OLD))
+    settings = Decoding(words, max_tokens=12, doubt=doubt)
+    begun = engine.predict(make_plan("pie", alignment), new_ids, settings)
+    assert begun.stopped_by == "doubt"
+    assert begun.token_ids == plain.token_ids[: at + 1]
+    length = len(new_ids)
+    whole = make_plan("pie", Alignment(length, length, (KeptRun(0, 0, length),)))
+    line = engine.predict(whole, new_ids, replace(settings, doubt=None), begun.token_ids)
+    assert line.token_ids == plain.token_ids
+    assert line.passes + begun.passes == plain.passes
+    engine.slots.check_integrity()
+
+
+def test_a_doubtful_end_of_text_adds_nothing(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+) -> None:
+    eos = plain.token_ids[0]
+    line, _ = predict(model, rotation, eos_ids=frozenset({eos}), doubt=float("inf"))
+    assert (line.text, line.stopped_by, line.token_ids) == ("", "doubt", (eos,))
 
 
 class TestEnds:

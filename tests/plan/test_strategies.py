@@ -19,7 +19,9 @@ from pie_cli.plan.strategies import (
 )
 
 
-@pytest.mark.parametrize("name", [*BENCHED, "pie+seam:4", "pie+tail+names:7%", "pie+random:2.5%"])
+@pytest.mark.parametrize(
+    "name", [*BENCHED, "pie+seam:4", "pie+tail+names:7%", "pie+random:2.5%", "pie+seam+again:64"]
+)
 def test_a_canonical_name_is_read_back(name: str):
     assert parse(name).name == name
     check(name)
@@ -73,6 +75,7 @@ def test_an_unknown_name_is_refused_with_what_there_is(name: str):
         "pie+seam+seam:4",
         "cfe+seam",
         "full+tail",
+        "prefix+again",
         "pie+evict:4",
         "pie+evict:4+0",
         "pie+evict:a+8",
@@ -89,6 +92,18 @@ def test_what_makes_no_sense_is_refused_with_a_remedy(name: str):
 def test_the_default_is_pie_with_a_repair():
     assert parse(DEFAULT_STRATEGY).base == "pie"
     assert parse(DEFAULT_STRATEGY).repairs
+
+
+def test_a_second_look_is_no_repair_of_the_first():
+    strategy = parse("pie+again+seam")
+    assert (strategy.repairs, strategy.again) == (
+        (Repair("seam", Budget(16)),),
+        Repair("again", None),
+    )
+    assert strategy.name == "pie+seam+again"
+    assert strategy.takes_time
+    assert strategy.serves
+    assert not parse("pie+seam+again:64").takes_time
 
 
 def test_names_are_read_without_torch():

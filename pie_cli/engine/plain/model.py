@@ -214,7 +214,8 @@ class _LineEnd(StoppingCriteria):
 
     def __init__(self, prompt_length: int, decoding: Decoding) -> None:
         self._prompt_length = prompt_length
-        self._decoding = decoding
+        # No margin is known here, so none is small.
+        self._decoding = replace(decoding, doubt=None)
         self.token_ids: tuple[int, ...] = ()
         self.stopped_by: StoppedBy | None = None
 
@@ -255,14 +256,13 @@ def generate(model: CausalModel, token_ids: Sequence[int], decoding: Decoding, b
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([end]),
         )
-    stopped_by = end.stopped_by or "max_tokens"
-    answer = answer_of(end.token_ids, stopped_by, decoding)
+    answer = answer_of(end.token_ids, decoding)
     return replace(
         begun,
         token_ids=end.token_ids,
         text=answer.text,
         completes_line=answer.completes_line,
-        stopped_by=stopped_by,
+        stopped_by=end.stopped_by or "max_tokens",
         margins=(0.0,) * len(end.token_ids),
         passes=begun.passes + len(end.token_ids),
         ended_at=stamp(model.device),

@@ -98,7 +98,7 @@ def with_research(model: PreparedModel) -> PreparedModel:
 def served(strategy: Strategy) -> Strategy:
     """Return what a session does of a strategy; the engine does the rest."""
     repairs = tuple(repair for repair in strategy.repairs if repair.kind != "deviation")
-    return Strategy(strategy.base, repairs)
+    return Strategy(strategy.base, repairs, strategy.again if strategy.serves else None)
 
 
 def kept_after_eviction(evict: Evict, length: int) -> Alignment:

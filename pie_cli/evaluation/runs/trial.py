@@ -152,7 +152,7 @@ class Laboratory:
         assert prompt is not None
         held: Sequence[int] = prompt.token_ids
         encoded = prediction.tokens.encoded
-        if isinstance(engine, ResearchEngine):
+        if isinstance(engine, ResearchEngine) and engine.strategy and not engine.strategy.serves:
             held, encoded = engine.held, engine.encoded
         probe = Probe(self._model.loaded.model, engine, held)
         logits = probe.next_logits()
