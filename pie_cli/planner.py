@@ -8,7 +8,7 @@ from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
 from pie_cli.engine.protocol import Decoding, Engine
 from pie_cli.plan.pace import PROBES
-from pie_cli.plan.plan import Alignment, Plan, align, restoring
+from pie_cli.plan.plan import MIN_PARKED, Alignment, Plan, align, restoring
 from pie_cli.plan.repair import MAX_TOKENS, repair_positions, settled
 from pie_cli.plan.strategies import parse
 from pie_cli.prompt.assembly import Prompt
@@ -55,16 +55,19 @@ class Planner:
             riding: tokens of a draft that ride in the same pass.
             before_ms: what comes before the pass and counts towards the latency as well.
         """
-        ids = new.token_ids
-        alignment = align(old.token_ids, ids)
+        ids, held = new.token_ids, old.token_ids
+        alignment = align(held, ids)
+        if engine.parked and self._strategy.base == "pie" and alignment.fresh >= MIN_PARKED:
+            held = [*held, *engine.parked]
+            alignment = align(held, ids)
         if old.form == new.form:
             alignment = settled(alignment, old.sides, new.sides)
-        needed = alignment.new_length - sum(run.length for run in alignment.runs) + riding
+        needed = alignment.fresh + riding
         pace = self._model.pace
         repair = repair_positions(
             self._strategy,
             alignment,
-            old.token_ids,
+            held,
             ids,
             self._model.tokenizer.pieces,
             anchor=new.anchor,

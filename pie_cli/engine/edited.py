@@ -12,6 +12,7 @@ from pie_cli.engine.forward import encode, segments
 from pie_cli.engine.layers import StoredRun
 from pie_cli.engine.logits import LogitRows
 from pie_cli.engine.model import CausalModel
+from pie_cli.engine.parked import ParkedText
 from pie_cli.engine.prefix_cache import PrefixCache
 from pie_cli.engine.protocol import (
     Capability,
@@ -24,7 +25,7 @@ from pie_cli.engine.protocol import (
 from pie_cli.engine.rope import ModelRotation
 from pie_cli.engine.slots import SlotCache
 from pie_cli.errors import CacheCapacityError
-from pie_cli.plan.plan import Alignment, Plan, make_plan
+from pie_cli.plan.plan import MIN_PARKED, Alignment, Plan, make_plan, parted
 
 MIN_SNAPSHOT_BYTES = 64 << 20
 """Snapshots may take as much memory as the cache itself, or this if that is more."""
@@ -62,6 +63,7 @@ def execute(
     rotation: ModelRotation | None,
     draft: Sequence[int] = (),
     snapshots: Sequence[StoredRun] = (),
+    parked: ParkedText | None = None,
 ) -> Executed:
     """Turn the cache of the old prompt into that of the new one: splice, then one forward pass.
 
@@ -77,6 +79,7 @@ def execute(
         rotation: found by the gate; may be None where the plan does not rotate.
         draft: token ids that may follow the prompt.
         snapshots: what the plan takes from snapshots.
+        parked: the text that its kept runs beyond the cached sequence are taken from.
 
     Raises:
         ValueError: when plan and prompt differ in length, or a rotating plan comes without a
@@ -87,7 +90,10 @@ def execute(
     if plan.rotate and rotation is None and plan.shifted:
         raise ValueError(f"strategy {plan.strategy} needs the model's rotation")
     began_at = stamp(model.device)
-    cache.splice(plan.kept, plan.length, rotation if plan.rotate else None)
+    cached, returning = parted(plan.kept, cache.length)
+    cache.splice(cached, plan.length, rotation if plan.rotate else None)
+    if returning and parked and rotation:
+        parked.put_back(cache, returning, rotation)
     for run in snapshots:
         cache.put(run)
     cache.extend(plan.length + len(draft))
@@ -126,6 +132,8 @@ class EditedEngine:
         self._limit = limit
         self.slots = slots
         self._snapshots: PrefixCache | None = None
+        self._token_ids: Sequence[int] = ()
+        self._parked: ParkedText | None = None
         # After the last chunk of a recompute: what `predict_after` starts from.
         self._recomputed: LogitRows | None = None
 
@@ -138,9 +146,14 @@ class EditedEngine:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes allocated for keys, values, home copies and snapshots."""
-        kept = self._snapshots.memory_bytes if self._snapshots else 0
-        return self.slots.memory_bytes + kept
+        """Bytes allocated for keys, values, home copies, snapshots and parked text."""
+        stores = (self._snapshots, self._parked)
+        return self.slots.memory_bytes + sum(store.memory_bytes for store in stores if store)
+
+    @property
+    def parked(self) -> Sequence[int]:
+        """Token ids of the text that left the prompt's end last."""
+        return self._parked.token_ids if self._parked else ()
 
     def plan(self, strategy: str, alignment: Alignment, repair: Sequence[int] = ()) -> Plan:
         """Return the strategy's plan: this cache executes every one."""
@@ -173,10 +186,14 @@ class EditedEngine:
         snapshots: tuple[StoredRun, ...] = ()
         if plan.snapshots and self._snapshots:
             snapshots = self._snapshots.find(token_ids, plan.snapshots[0].start)
+        parked = self._parked
+        if plan.rotate:
+            self._parked = self._left_over(plan)
         try:
             executed = execute(
-                self._model, self.slots, plan, token_ids, self._rotation, draft, snapshots
+                self._model, self.slots, plan, token_ids, self._rotation, draft, snapshots, parked
             )
+            self._token_ids = token_ids
             first = FirstPass(
                 LogitRows(executed.logits), draft, executed.began_at, executed.spliced_at
             )
@@ -184,8 +201,29 @@ class EditedEngine:
         finally:
             self.slots.truncate(min(plan.length, self.slots.length))
 
+    def _left_over(self, plan: Plan) -> ParkedText | None:
+        """Return the text that a plan has no use for: of the prompt's end, then of the parked text.
+
+        Of the prompt only what a jump leaves, not what typing replaces. No more is kept than the
+        cache has slots for, and nothing where memory is short.
+        """
+        length, rest = self.slots.length, self._parked
+        try:
+            with memory_sufficing():
+                if rest and plan.reached > length:
+                    rest = rest.part(plan.reached - length, len(rest.token_ids))
+                if length - plan.reached >= MIN_PARKED and len(self._token_ids) == length:
+                    left = ParkedText.of(self.slots, self._token_ids, plan.reached)
+                    rest = left.then(rest) if rest else left
+                if rest and len(rest.token_ids) > self.slots.capacity:
+                    rest = rest.part(0, self.slots.capacity)
+        except CacheCapacityError:
+            return None
+        return rest
+
     def begin(self, length: int) -> None:
         """Forget what is cached; all `length` tokens are to be encoded."""
+        self._token_ids, self._parked = (), None
         with memory_sufficing():
             self.slots.truncate(0)
             self.slots.splice((), length, None)
@@ -209,6 +247,7 @@ class EditedEngine:
             raise ValueError(f"a prompt of {length} tokens, but {slots.length} in the cache")
         if not 0 <= start < length:
             raise ValueError(f"cannot start at token {start} of {length}")
+        self._token_ids = token_ids
         for chunk in segments(start, length, chunk_tokens):
             if should_stop():
                 return
@@ -247,8 +286,9 @@ class EditedEngine:
 
     @memory_sufficing()
     def clone(self) -> "EditedEngine":
-        """Copy the slots; snapshots are shared, for nothing changes them."""
+        """Copy the slots; snapshots and parked text are shared, for nothing changes them."""
         twin = EditedEngine(self._model, self._rotation, self.slots.clone(), self._limit)
+        twin._token_ids, twin._parked = self._token_ids, self._parked
         twin._snapshots = self._snapshots.clone() if self._snapshots else None
         return twin
 

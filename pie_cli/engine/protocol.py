@@ -186,6 +186,14 @@ class Engine(Protocol):
         """Bytes allocated for the cache, and for snapshots."""
         ...
 
+    @property
+    def parked(self) -> Sequence[int]:
+        """Token ids of text that left a prompt's end and may be kept as if it followed the prompt.
+
+        Old positions of a plan's runs count on from the cached prompt into it.
+        """
+        return ()
+
     def plan(self, strategy: str, alignment: Alignment, repair: Sequence[int] = ()) -> Plan:
         """Return the plan of a strategy, or of the nearest one that this cache can execute.
 

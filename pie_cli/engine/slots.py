@@ -198,6 +198,57 @@ class SlotCache(Cache):
             self._home_positions[run.start : run.stop] = torch.arange(run.start, run.stop)
         self.pending = tuple(slot for slot in self.pending if not run.start <= slot < run.stop)
 
+    @torch.inference_mode()
+    def lift(self, start: int, stop: int) -> tuple[tuple[LayerStates, ...], Tensor]:
+        """Copy the states of the tokens [start, stop), wherever they were computed.
+
+        Returns:
+            Keys and values [1, H, S, D] of each layer, and int64 [S] on the host: the positions
+            that these keys are rotated to.
+        """
+        states = tuple(
+            (
+                (layer.keys if layer.homes is None else layer.homes)[:, :, start:stop].clone(),
+                layer.values[:, :, start:stop].clone(),
+            )
+            if layer.is_initialized
+            else None
+            for layer in self.slot_layers
+        )
+        if self._home_positions is None:
+            return states, torch.arange(start, stop)
+        return states, self._home_positions[start:stop].clone()
+
+    @torch.inference_mode()
+    def lower(
+        self,
+        start: int,
+        states: Sequence[LayerStates],
+        computed_at: Tensor,
+        rotation: ModelRotation,
+    ) -> None:
+        """Fill the slots from `start` on with what was lifted, re-rotated to where it is now.
+
+        Raises:
+            ValueError: when it leaves the sequence.
+        """
+        stop = start + len(computed_at)
+        if not 0 <= start <= stop <= self.length:
+            raise ValueError(f"tokens {start} to {stop} leave a sequence of {self.length}")
+        self._settle(rotation)
+        deltas = torch.arange(start, stop) - computed_at
+        for layer, spec, pair in zip(self.slot_layers, rotation.layers, states, strict=True):
+            if pair is None:
+                continue
+            keys, values = pair
+            layer.keys[:, :, start:stop] = make_turn(deltas, spec, keys.device).apply(keys)
+            layer.values[:, :, start:stop] = values
+            if layer.homes is not None:
+                layer.homes[:, :, start:stop] = keys
+        if self._home_positions is not None:
+            self._home_positions[start:stop] = computed_at
+        self.pending = tuple(slot for slot in self.pending if not start <= slot < stop)
+
     # Forward passes
 
     @torch.inference_mode()

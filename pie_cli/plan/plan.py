@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pie_cli.plan.strategies import parse
-from pie_cli.text.matching import MIN_RUN, KeptRun, moved_runs
+from pie_cli.text.matching import MIN_MOVED, MIN_RUN, KeptRun, moved_runs
+
+MIN_PARKED = 64
+"""Tokens at the least that are worth keeping when they leave a prompt, or asking for again."""
 
 MAX_GAP_AREA = 1 << 22
 """Old times new length up to which a gap is matched by LCS (0.5 MB of bits, some 1 ms)."""
@@ -27,6 +30,16 @@ class Alignment:
     old_length: int
     new_length: int
     runs: tuple[KeptRun, ...]
+
+    @property
+    def fresh(self) -> int:
+        """Tokens of the new sequence that are not in the old one."""
+        return self.new_length - sum(run.length for run in self.runs)
+
+    @property
+    def reached(self) -> int:
+        """Old position after the last run that is no chance match of a few tokens."""
+        return max((run.old_stop for run in self.runs if run.length >= MIN_MOVED), default=0)
 
     @property
     def first_change(self) -> int:
@@ -73,12 +86,14 @@ class Plan:
     Attributes:
         strategy: its name, repairs included.
         length: tokens of the new sequence.
-        kept: runs taken over from the cache, ascending by `new_start`.
+        kept: runs taken over from the cache, or from the parked text after it (see `parted`),
+            ascending by `new_start`.
         fresh: positions to run through the model, ascending; `kept`, `snapshots` and `fresh` cover
             the sequence exactly once.
         rotate: whether the keys of moved runs are re-rotated to their new positions.
         snapshots: spans taken over from exact copies of keys and values, ascending.
         repaired: those of `fresh` that could have been kept, ascending.
+        reached: old position from which on nothing is in the new sequence.
     """
 
     strategy: str
@@ -88,6 +103,7 @@ class Plan:
     rotate: bool
     snapshots: tuple[range, ...] = ()
     repaired: tuple[int, ...] = ()
+    reached: int = 0
 
     @cached_property
     def reused(self) -> int:
@@ -163,6 +179,7 @@ def make_plan(strategy: str, alignment: Alignment, repair: Iterable[int] = ()) -
         fresh=fresh,
         rotate=base == "pie",
         repaired=_besides(fresh, needed),
+        reached=alignment.reached,
     )
 
 
@@ -203,6 +220,28 @@ def restoring(plan: Plan, snapshots: Sequence[range]) -> Plan:
         snapshots=tuple(snapshots),
         repaired=_besides(plan.repaired, restored),
     )
+
+
+def parted(kept: Iterable[KeptRun], length: int) -> tuple[tuple[KeptRun, ...], tuple[KeptRun, ...]]:
+    """Part the runs of a sequence that goes on with parked text after what is cached.
+
+    Args:
+        kept: runs whose old positions count on from the cached sequence into the parked text.
+        length: tokens of the cached sequence.
+
+    Returns:
+        The runs of cached tokens, and those of parked ones, whose old positions count from 0.
+    """
+    cached: list[KeptRun] = []
+    parked: list[KeptRun] = []
+    for run in kept:
+        inside = min(max(length - run.old_start, 0), run.length)
+        if inside:
+            cached.append(KeptRun(run.old_start, run.new_start, inside))
+        if inside < run.length:
+            start = run.old_start + inside - length
+            parked.append(KeptRun(start, run.new_start + inside, run.length - inside))
+    return tuple(cached), tuple(parked)
 
 
 def uncovered(kept: Iterable[KeptRun], length: int) -> tuple[int, ...]:

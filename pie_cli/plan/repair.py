@@ -52,7 +52,7 @@ def repair_positions(
     Args:
         strategy: with its repairs; one without gives nothing.
         alignment: between the two sequences.
-        old_ids: of the cached prompt.
+        old_ids: of the cached prompt, parked text after it included.
         new_ids: of the new prompt.
         pieces: bytes of each token; asked by `names` only.
         anchor: position after which the prediction continues, where that is not the prompt's end.
@@ -70,8 +70,7 @@ def repair_positions(
         return ()
     edit = _Edit(alignment, old_ids, new_ids, pieces, anchor, exact, seed)
     repairs = [repair for repair in strategy.repairs if repair.kind in _PICKERS]
-    changed = len(new_ids) - sum(run.length for run in alignment.runs)
-    free = FREE_TOKENS + changed // FREE_SHARE if room is None else min(room, MAX_TOKENS)
+    free = FREE_TOKENS + alignment.fresh // FREE_SHARE if room is None else min(room, MAX_TOKENS)
     picked: list[int] = []
     for place, repair in enumerate(repairs):
         if repair.budget is None:

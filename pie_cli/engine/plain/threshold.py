@@ -65,10 +65,15 @@ class ThresholdEngine(Engine):
     def memory_bytes(self) -> int:
         return self._edited.memory_bytes + self._plain.memory_bytes
 
+    @property
+    @override
+    def parked(self) -> Sequence[int]:
+        return self._edited.parked
+
     @override
     def plan(self, strategy: str, alignment: Alignment, repair: Sequence[int] = ()) -> Plan:
         """Return the strategy's plan, or that of `full` beyond the limit and on the way back."""
-        if max(self._length, alignment.old_length, alignment.new_length) > self._limit:
+        if max(self._length, alignment.new_length) > self._limit:
             return make_plan("full", alignment)
         return self._edited.plan(strategy, alignment, repair)
 

@@ -54,6 +54,11 @@ class ResearchEngine(EditedEngine):
     encoded = 0
     held: Sequence[int] = ()
 
+    @property
+    def parked(self) -> Sequence[int]:
+        """Offer nothing: plans are looked at here run by run."""
+        return ()
+
     def predict(
         self, plan: Plan, token_ids: Sequence[int], decoding: Decoding, draft: Sequence[int] = ()
     ) -> Line:
