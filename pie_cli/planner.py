@@ -9,7 +9,7 @@ from pie_cli.editable import EditableModel
 from pie_cli.engine.protocol import Decoding, Engine
 from pie_cli.plan.pace import PROBES
 from pie_cli.plan.plan import MIN_PARKED, Alignment, Plan, align, restoring
-from pie_cli.plan.repair import MAX_TOKENS, repair_positions, settled
+from pie_cli.plan.repair import AGAIN_TOKENS, MAX_TOKENS, repair_positions, settled
 from pie_cli.plan.strategies import parse
 from pie_cli.prompt.assembly import Prompt
 from pie_cli.text.matching import KeptRun
@@ -88,9 +88,7 @@ class Planner:
             plan: of the first look.
             stale_from: every token before it is as full recompute would have it, once executed.
         """
-        again = self._strategy.again
-        able = again is not None and (again.budget is not None or self._model.pace.known)
-        return DOUBT if able and stale_from < plan.length else None
+        return DOUBT if self._strategy.again and stale_from < plan.length else None
 
     def second_look(
         self, engine: Engine, plan: Plan, stale_from: int, riding: int, again: int
@@ -108,11 +106,13 @@ class Planner:
             again: tokens of the line so far, which are decided again.
         """
         wish, length = self._strategy.again, plan.length
+        pace, repaired = self._model.pace, len(plan.repaired)
         if wish and wish.budget:
             room = wish.budget.of(length)
+        elif pace.known:
+            room = pace.room_again(plan.encoded - repaired + riding, repaired + again)
         else:
-            repaired = len(plan.repaired)
-            room = self._model.pace.room_again(plan.encoded - repaired + riding, repaired + again)
+            room = AGAIN_TOKENS
         stop = min(stale_from + min(room, MAX_TOKENS), length - 1)
         restored = {position for span in plan.snapshots for position in span}
         repair = [position for position in range(stale_from, stop) if position not in restored]

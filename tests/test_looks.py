@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from pie_cli.cli.documents import prediction_document
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
+from pie_cli.plan.pace import Pace
+from pie_cli.plan.repair import AGAIN_TOKENS
 from pie_cli.results import Prediction
 from pie_cli.session import EditSession
 from tests.conftest import SOURCE
@@ -172,10 +175,15 @@ def test_what_there_is_time_for_follows_the_pace(
     """A machine on which tokens are dear repairs few; one on which they are cheap, all."""
     doubting(math.inf)
     found: list[Prediction] = []
-    for token_ms in (100.0, 0.01):
-        session = opened(tiny_model, "pie+again")
-        tiny_model.pace.learn((1, 64), (10 + token_ms, 10 + 64 * token_ms))
+    for token_ms in (100.0, 0.01, None):
+        model = replace(tiny_model, pace=Pace())
+        session = opened(model, "pie+again:1" if token_ms is None else "pie+again")
+        if token_ms is None:
+            # Where nothing is known of the machine, a fixed number.
+            session = session.fork("pie+again")
+        else:
+            model.pace.learn((1, 64), (10 + token_ms, 10 + 64 * token_ms))
         found.append(session.update(EDITED))
-    dear, cheap = (prediction.tokens.repaired for prediction in found)
-    assert 0 < dear < cheap
+    dear, cheap, unknown = (prediction.tokens.repaired for prediction in found)
+    assert 0 < dear < unknown == AGAIN_TOKENS < cheap
     assert found[1].exact

@@ -22,6 +22,9 @@ FREE_TOKENS = 8
 FREE_SHARE = 8
 """For so many changed tokens one more costs next to nothing: a longer pass hides more."""
 
+AGAIN_TOKENS = 128
+"""Of a second look on a machine whose pace is not known: most have time for more."""
+
 MAX_TOKENS = 512
 """Tokens of the repairs without a budget at most: more of them bring nothing (docs/results.md)."""
 
