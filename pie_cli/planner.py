@@ -15,8 +15,8 @@ from pie_cli.prompt.assembly import Prompt
 from pie_cli.text.matching import KeptRun
 from pie_cli.timing import elapsed_ms
 
-DOUBT: Final = 1.0
-"""Margin below which a token is decided again: as small as those of tokens that were wrong."""
+DOUBT: Final = 0.5
+"""Margin below which a token is decided again: those that were wrong had up to 0.3."""
 
 
 class Planner:
@@ -58,8 +58,10 @@ class Planner:
         ids, held = new.token_ids, old.token_ids
         alignment = align(held, ids)
         if engine.parked and self._strategy.base == "pie" and alignment.fresh >= MIN_PARKED:
-            held = [*held, *engine.parked]
-            alignment = align(held, ids)
+            longer = [*held, *engine.parked]
+            further = align(longer, ids)
+            if further.fresh <= alignment.fresh - MIN_PARKED:
+                held, alignment = longer, further
         if old.form == new.form:
             alignment = settled(alignment, old.sides, new.sides)
         needed = alignment.fresh + riding

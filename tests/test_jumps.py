@@ -47,6 +47,22 @@ def test_a_jump_up_an_edit_and_a_jump_down_encode_what_changed(plain_model: Prep
     assert encoded[0] < 0.1 * encoded[1]
 
 
+def test_a_line_that_is_parked_too_is_no_reason_to_leave_anything_stale(
+    plain_model: PreparedModel,
+) -> None:
+    """New text has one line of the parked: too little to give up an exact answer for."""
+    session = opened(plain_model, f"{LINES - 3}")
+    session.update(SOURCE, at="6")
+    above = "".join(SOURCE.splitlines(keepends=True)[:5])
+    new = "".join(f"total_{n} = {n} * {n + 1}\n" for n in range(30))
+    text = above + new + "def area_11(width, height):\n" + new
+    assert session.engine is not None
+    assert session.engine.parked
+    prediction = session.update(text, at=f"{text.count(chr(10)) + 1}")
+    check(session, prediction)
+    assert prediction.exact
+
+
 def test_a_jump_down_is_exact_after_a_comparison(plain_model: PreparedModel) -> None:
     session = opened(plain_model, f"{LINES - 3}")
     session.update(SOURCE, at="6")
