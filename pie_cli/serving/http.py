@@ -214,16 +214,16 @@ class HttpServer:
         if asked.n_predict == 0:
             return _json({"content": "", "stop": True} if asked.fields is None else {})
         answer = await self._answer(http, asked)
-        content, why = content_of(asked, answer.prediction, model.tokenizer)
-        document = infill_document(asked, model.name, answer.prediction, content, why)
+        content = content_of(asked, answer.prediction, model.tokenizer)
+        document = infill_document(asked, model.name, answer.prediction, content)
         return _stream([document]) if asked.stream else _json(document)
 
     async def _completions(self, http: HttpRequest) -> Response:
         asked = read_completion(await _body(http))
         model = self._loaded()
         answer = await self._answer(http, asked)
-        content, why = content_of(asked, answer.prediction, model.tokenizer)
-        document = completion_document(model.name, answer.prediction, content, why)
+        content = content_of(asked, answer.prediction, model.tokenizer)
+        document = completion_document(model.name, answer.prediction, content)
         return _stream([document], end="[DONE]") if asked.stream else _json(document)
 
     async def _health(self, _http: HttpRequest) -> Response:

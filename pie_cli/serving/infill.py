@@ -45,6 +45,21 @@ class Infill:
         return self.before + self.after
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a client gets of a predicted line.
+
+    Attributes:
+        text: without what the client's limits cut off.
+        why: it ends: eos, limit or word.
+        tokens: predicted, and no more than the client wanted.
+    """
+
+    text: str
+    why: str
+    tokens: int
+
+
 def read_infill(body: Mapping[str, Any]) -> Infill:
     """Read the body of `/infill`.
 
@@ -83,12 +98,15 @@ def read_completion(body: Mapping[str, Any]) -> Infill:
     )
 
 
-def content_of(asked: Infill, prediction: Prediction, tokenizer: TextTokenizer) -> tuple[str, str]:
-    """Return what a client gets of a predicted line, and why it ends: eos, limit or word."""
+def content_of(asked: Infill, prediction: Prediction, tokenizer: TextTokenizer) -> Content:
+    """Return what a client gets of a predicted line."""
     content = insertion(asked.text, len(asked.before), prediction) or ""
     why = "limit" if prediction.stopped_by in ("max_tokens", "interrupted") else "eos"
-    if asked.n_predict is not None and len(prediction.token_ids) > asked.n_predict:
-        first = _first_tokens(prediction, tokenizer, asked.n_predict)
+    tokens = len(prediction.token_ids)
+    if asked.n_predict is not None and tokens > asked.n_predict:
+        # A pass that checks a draft may give more than was left to say.
+        tokens = asked.n_predict
+        first = _first_tokens(prediction, tokenizer, tokens)
         content, why = content[: content.find(prediction.text) + len(first)], "limit"
     ends = [place for place in map(content.find, asked.stop) if place >= 0]
     if ends:
@@ -99,19 +117,19 @@ def content_of(asked: Infill, prediction: Prediction, tokenizer: TextTokenizer) 
         if line.strip() and len(line) - len(line.lstrip()) < asked.n_indent:
             break
         kept.append(line)
-    return "\n".join(kept), why
+    return Content("\n".join(kept), why, tokens)
 
 
 def infill_document(
-    asked: Infill, model: str, prediction: Prediction, content: str, why: str
+    asked: Infill, model: str, prediction: Prediction, content: Content
 ) -> dict[str, Any]:
     """Return the response of `/infill`."""
     tokens, times = prediction.tokens, prediction.timings_ms
-    predicted = len(prediction.token_ids)
+    predicted = content.tokens
     decode = max(times.line - times.first_token, 1e-3)
     document = {
         "index": 0,
-        "content": content,
+        "content": content.text,
         "tokens": [],
         "id_slot": 0,
         "stop": True,
@@ -120,9 +138,9 @@ def infill_document(
         "tokens_evaluated": tokens.total,
         "generation_settings": {"n_predict": asked.n_predict},
         "prompt": "",
-        "has_new_line": "\n" in content,
+        "has_new_line": "\n" in content.text,
         "truncated": bool(prediction.window_dropped or prediction.window_dropped_below),
-        "stop_type": why,
+        "stop_type": content.why,
         "stopping_word": "",
         "tokens_cached": tokens.total + predicted,
         "timings": {
@@ -137,16 +155,13 @@ def infill_document(
     return document if asked.fields is None else _chosen(document, asked.fields)
 
 
-def completion_document(
-    model: str, prediction: Prediction, content: str, why: str
-) -> dict[str, Any]:
+def completion_document(model: str, prediction: Prediction, content: Content) -> dict[str, Any]:
     """Return the response of `/v1/completions`."""
-    predicted = len(prediction.token_ids)
     choice = {
-        "text": content,
+        "text": content.text,
         "index": 0,
         "logprobs": None,
-        "finish_reason": "length" if why == "limit" else "stop",
+        "finish_reason": "length" if content.why == "limit" else "stop",
     }
     return {
         "id": f"cmpl-{time.monotonic_ns():x}",
@@ -156,8 +171,8 @@ def completion_document(
         "choices": [choice],
         "usage": {
             "prompt_tokens": prediction.tokens.total,
-            "completion_tokens": predicted,
-            "total_tokens": prediction.tokens.total + predicted,
+            "completion_tokens": content.tokens,
+            "total_tokens": prediction.tokens.total + content.tokens,
         },
     }
 

@@ -57,7 +57,7 @@ class _Server(LanguageServer):
         self.exit_code = 1
         self._options = options
         self._editors: dict[str, Found] = {}
-        self._problem: PieError | None = None
+        self._wrong: list[InputError] = []
         self._root: Path | None = None
         self._documents = Documents()
         self._buffers = Buffers(self._documents)
@@ -141,8 +141,7 @@ class _Server(LanguageServer):
         self._buffers.encoding = next((e for e in known if e in _ENCODINGS), "utf-16")
         if params.process_id:
             self._loop.call_later(_LOOK_FOR_CLIENT_S, self._look_for, params.process_id)
-        options = params.initialization_options
-        self._take(options if isinstance(options, dict) else {}, "initializationOptions")
+        self._take(params.initialization_options, "initializationOptions")
         if self._wants_completion():
             offered = self.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())
             offered(partial(self._complete))
@@ -167,35 +166,34 @@ class _Server(LanguageServer):
                 found = await asyncio.wait_for(asked, _CONFIGURATION_S)
             except (asyncio.TimeoutError, JsonRpcException):
                 found = []
-            section = found[0] if found else None
-            own = section if isinstance(section, dict) else {}
-            kept = {n: v for n, v in own.items() if n not in _CLIENTS_OWN and v is not None}
-            self._take(kept, "the editor's settings")
+            self._take(found[0] if found else None, "the editor's settings")
         self._start()
 
-    def _take(self, values: Mapping[str, object], source: str) -> None:
-        try:
-            self._editors |= given(values, source)
-        except InputError as error:
-            self._problem = error
+    def _take(self, values: Any, source: str) -> None:
+        """Take the editor's settings; what is wrong in them costs none of the others."""
+        if not isinstance(values, Mapping):
+            if values is not None:
+                self._wrong.append(InputError(f"{source} are no object", "send names and values"))
+            return
+        own = {name: raw for name, raw in values.items() if name not in _CLIENTS_OWN}
+        found, wrong = given(own, source)
+        self._editors |= found
+        self._wrong += wrong
 
     def _wants_completion(self) -> bool:
-        found = {**self._resolved(), **self._options, **self._editors}.get("completion")
-        return bool(found and found.value)
-
-    def _resolved(self) -> Mapping[str, Found]:
         try:
-            return resolve(self._root)
-        except InputError as error:
-            self._problem = self._problem or error
-            return {}
+            found = {**resolve(self._root), **self._options, **self._editors}
+        except InputError:
+            # Said when all settings are there.
+            return False
+        return bool(found["completion"].value)
 
     def _start(self) -> None:
         """Load the model, by all settings together."""
-        found = {**self._resolved(), **self._options, **self._editors}
+        for wrong in self._wrong:
+            self._complain(wrong)
         try:
-            if self._problem is not None:
-                raise self._problem
+            found = {**resolve(self._root), **self._options, **self._editors}
             serving = replace(from_found(found), root=self._root)
         except PieError as error:
             self.failed(error, at_end=True)
@@ -221,10 +219,7 @@ class _Server(LanguageServer):
             replacements = [_replacement(one) for one in params.content_changes]
             self._buffers.change(uri, params.text_document.version, replacements)
         except InputError as error:
-            _log.warning("%s", error)
-            self.window_log_message(
-                types.LogMessageParams(types.MessageType.Error, f"pie: {error}")
-            )
+            self._note(error)
 
     def closed(self, uri: str) -> None:
         """Forget a document."""
@@ -341,6 +336,17 @@ class _Server(LanguageServer):
         message = types.ShowMessageParams(types.MessageType.Error, f"pie: {error}")
         self.window_show_message(message)
         self._notify(message=str(error))
+
+    def _complain(self, error: PieError) -> None:
+        """Show what the user can mend, where pie goes on without it."""
+        self._note(error)
+        message = types.ShowMessageParams(types.MessageType.Warning, f"pie: {error}")
+        self.window_show_message(message)
+
+    def _note(self, error: PieError) -> None:
+        """Have the editor keep what went wrong, without a window."""
+        _log.warning("%s", error)
+        self.window_log_message(types.LogMessageParams(types.MessageType.Error, f"pie: {error}"))
 
     def _summary(self) -> dict[str, Any]:
         return {"state": self._state, **self._model, **self._status.counts()}

@@ -71,18 +71,24 @@ def resolve(
     return found
 
 
-def given(values: Mapping[str, object], source: str) -> dict[str, Found]:
-    """Read settings that an editor sends, where names may be in camel case.
+def given(values: Mapping[str, object], source: str) -> tuple[dict[str, Found], list[InputError]]:
+    """Read settings that an editor sends, where names may be in camel case, and null says nothing.
 
-    Raises:
-        InputError: as `resolve`.
+    Returns:
+        The settings, and what is wrong with the others.
     """
     found: dict[str, Found] = {}
+    wrong: list[InputError] = []
     for name, raw in values.items():
-        key = _named(_dashed(name), source)
-        _refuse_personal(key, source)
-        found[key.name] = _found(key, raw, source)
-    return found
+        if raw is None:
+            continue
+        try:
+            key = _named(_dashed(name), source)
+            _refuse_personal(key, source)
+            found[key.name] = _found(key, raw, source)
+        except InputError as error:
+            wrong.append(error)
+    return found, wrong
 
 
 def find_project_file(folder: Path) -> Path | None:

@@ -142,15 +142,42 @@ def test_settings_come_from_the_editor_when_it_is_asked(tiny_checkpoint: Path) -
     ("options", "said"),
     [
         ({"maxTokans": 3}, "did you mean max-tokens"),
-        ({"maxTokens": 0}, "max-tokens is 0"),
-        ({"trustRemoteCode": True}, "trust-remote-code is not taken from there"),
+        ({"maxTokens": 0, "lines": None}, "max-tokens is 0"),
+        (
+            {"trustRemoteCode": True, "command": ["pie"]},
+            "trust-remote-code is not taken from there",
+        ),
+        (["lines"], "no object"),
     ],
 )
-def test_wrong_settings_of_the_editor_are_refused_by_name(
-    talk: Talk, options: Any, said: str
+@pytest.mark.parametrize("by", ["initializationOptions", "workspace/configuration"])
+def test_wrong_settings_of_the_editor_are_named_and_the_others_hold(
+    tiny_checkpoint: Path, options: Any, said: str, by: str
 ) -> None:
-    talk.begin(initializationOptions=options)
-    assert said in talk.told("window/showMessage")["message"]
+    talk = Talk(tiny_checkpoint)
+    sent = {**options, "contextTokens": 300} if isinstance(options, dict) else options
+    if by == "initializationOptions":
+        talk.begin(initializationOptions=sent)
+    else:
+        talk.begin({"workspace": {"configuration": True}})
+        asked = talk.hear(lambda m: m.get("method") == "workspace/configuration")
+        talk.say({"jsonrpc": "2.0", "id": asked["id"], "result": [sent]})
+    for method in ("window/logMessage", "window/showMessage"):
+        assert said in talk.told(method)["message"]
+    ready = talk.ready()
+    assert ready["state"] == "ready"
+    assert ready["window_tokens"] == (300 if isinstance(options, dict) else 1024)
+    talk.open(A, SOURCE)
+    assert items(talk.result(talk.inline(A, 1, 8)))
+    assert talk.goodbye() == 0
+
+
+def test_a_file_of_settings_that_is_wrong_is_for_the_user_to_mend(
+    talk: Talk, tmp_path: Path
+) -> None:
+    (tmp_path / "pie.toml").write_text("lines = 0\n")
+    talk.begin(rootUri=tmp_path.as_uri())
+    assert "lines is 0" in talk.told("window/showMessage")["message"]
     assert talk.ready()["state"] == "failed"
     talk.open(A, SOURCE)
     assert talk.result(talk.inline(A, 1, 8)) is None
