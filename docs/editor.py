@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from time import perf_counter
-from types import TracebackType
 from typing import Any, TypeAlias
 
 URI = "file:///code/document.py"
@@ -54,17 +53,8 @@ class Editor:
         if state != "ready":
             raise SystemExit(f"the server has {state}")
 
-    def __enter__(self) -> "Editor":
-        """Give the editor."""
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        """Say goodbye, or end the server."""
+    def close(self) -> None:
+        """Say goodbye, and wait for the server's end."""
         if self.process.poll() is None:
             self.ask("shutdown", None)
             self.tell("exit", None)

@@ -1,4 +1,4 @@
-"""Replay hours of typing into `pie lsp`, as fast as it keeps up, and look whether it stays as it was.
+"""Replay hours of typing into `pie lsp`, as fast as it keeps up, and see if it stays as it was.
 
     python docs/replay.py --changes 72000 --model pie-nano
 
@@ -16,6 +16,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 from time import perf_counter
@@ -81,7 +82,7 @@ def main() -> int:
     command = [sys.executable, "-m", "pie_cli", "lsp", "--model", options.model]
     seen, began = Seen(), perf_counter()
     print("".join(f"{name:>11}" for name in _COLUMNS), flush=True)
-    with Editor(command, {"maxTokens": 16}) as editor:
+    with closing(Editor(command, {"maxTokens": 16})) as editor:
         editor.open("\n".join(source[: options.lines]))
         session = _session(editor, source, options.lines, chance, seen)
         rows = {options.changes * part // 10 for part in range(1, 11)}

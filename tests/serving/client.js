@@ -58,6 +58,17 @@ async function main() {
   );
   source.cancel();
   const second = await ask(9, 15);
+  // Takes the first answer, as an editor does: the text, then the command that came with it.
+  const [item] = first.items;
+  await connection.sendNotification(rpc.DidChangeTextDocumentNotification.type, {
+    textDocument: { uri, version: 3 },
+    contentChanges: [{ range: item.range, text: item.insertText }],
+  });
+  await connection.sendRequest(rpc.ExecuteCommandRequest.type, {
+    command: item.command.command,
+    arguments: item.command.arguments,
+  });
+  const third = await ask(9, 15);
   const explained = await connection.sendRequest(rpc.ExecuteCommandRequest.type, {
     command: "pie.explain",
     arguments: [uri],
@@ -65,11 +76,14 @@ async function main() {
   const result = {
     state: status.state,
     sync: capabilities.textDocumentSync.change,
-    first: first && first.items.length,
+    inserted: item.insertText,
     second: second === null || second.items.length,
+    third: third === null || third.items.length,
     cancelled: await cancelled,
     tokens: explained.document.tokens,
     version: explained.version,
+    accepted: explained.accepted,
+    digest: explained.digest,
     titles,
   };
   await connection.sendRequest(rpc.ShutdownRequest.type);

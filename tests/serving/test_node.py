@@ -1,5 +1,6 @@
 """The protocol layer of VS Code's language client, in Node, where it is installed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -35,8 +36,13 @@ def test_the_client_of_vs_code_is_answered(tiny_checkpoint: Path, tmp_path: Path
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert (found["state"], found["sync"], found["code"]) == ("ready", 2, 0)
-    assert found["first"] == 1
+    assert found["second"] == found["third"] == 1
     assert found["cancelled"] in ("answered", -32800)
-    assert found["version"] == 2
+    assert (found["version"], found["accepted"]) == (3, 1)
+    lines = SOURCE.split("\n")
+    lines[9] = "    more = '😀' + 1\n    " + lines[9][4:]
+    lines[1] = lines[1][:8] + found["inserted"] + lines[1][8:]
+    text = "\n".join(lines)
+    assert found["digest"] == hashlib.sha256(text.encode()).hexdigest()
     assert found["tokens"]["encoded"] < found["tokens"]["total"] / 3
     assert found["titles"][0] == "loading the model"
