@@ -129,6 +129,13 @@ class Buffers:
         if buffer is not None:
             self._documents.remove(buffer.path)
 
+    def lose(self, uri: str) -> bool:
+        """Follow a document no further, until its whole text comes; tell whether it was open."""
+        buffer = self._open.get(uri)
+        if buffer is not None:
+            self._forget(uri, buffer.version)
+        return buffer is not None
+
     def _edit(self, text: str, replacements: Sequence[Replacement]) -> tuple[Edit, int | None]:
         """Return the edit, and where the editor's caret is after it."""
         ranges, now, caret = [], text, None

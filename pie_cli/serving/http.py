@@ -132,6 +132,8 @@ class HttpServer:
         ]
         handlers: dict[Any, Any] = {HTTPException: self._refused, Exception: self._broken}
         self.app = Starlette(routes=routes, exception_handlers=handlers)
+        # A redirection would name whatever Host came along.
+        self.app.router.redirect_slashes = False
         self._server = _Uvicorn(
             uvicorn.Config(
                 self.app,
@@ -304,14 +306,14 @@ class HttpServer:
 
     def _check_host(self, http: HttpRequest) -> None:
         """Refuse who got here by a name of his own, and pages of other places."""
-        allowed = {*_LOCAL, self._host}
-        names = [http.headers.get("host", "")]
-        origin = http.headers.get("origin")
-        if origin is not None:
-            names.append(origin.partition("://")[2])
-        for name in names:
-            if _without_port(name) not in allowed and is_local(self._host):
-                raise HTTPException(403, f"{name or 'a caller without a name'} is not this server")
+        if not is_local(self._host):
+            # There the token tells who may.
+            return
+        host, origin = http.headers.get("host", ""), http.headers.get("origin")
+        if _without_port(host) not in _LOCAL:
+            raise HTTPException(403, f"{host or 'a caller without a name'} is not this server")
+        if origin is not None and origin.lower() != f"http://{host}".lower():
+            raise HTTPException(403, f"pages of {origin} are not let in")
 
     async def _refused(self, _http: HttpRequest, error: HTTPException) -> Response:
         return _error(error.status_code, str(error.detail))

@@ -107,7 +107,8 @@ def content_of(asked: Infill, prediction: Prediction, tokenizer: TextTokenizer) 
         # A pass that checks a draft may give more than was left to say.
         tokens = asked.n_predict
         first = _first_tokens(prediction, tokenizer, tokens)
-        content, why = content[: content.find(prediction.text) + len(first)], "limit"
+        begin = content.find(prediction.text) if first else 0
+        content, why = content[: begin + len(first)], "limit"
     ends = [place for place in map(content.find, asked.stop) if place >= 0]
     if ends:
         content, why = content[: min(ends)], "word"

@@ -226,6 +226,12 @@ class _Server(LanguageServer):
         self._drop(uri)
         self._buffers.close(uri)
 
+    def lost(self, uri: str) -> None:
+        """Follow a document no further, until its whole text comes."""
+        self._drop(uri)
+        if self._buffers.lose(uri):
+            self._note(InputError(f"a change of {uri} is none", "open it again"))
+
     def _drop(self, uri: str) -> None:
         for request in self._pending.pop(uri, ()):
             request.drop()

@@ -2,10 +2,11 @@
 
 import json
 import logging
+from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
 from pie_cli.errors import InputError
@@ -34,6 +35,9 @@ class Handler(Protocol):
 
     def closed(self, uri: str) -> None:
         """Forget a document."""
+
+    def lost(self, uri: str) -> None:
+        """Follow a document no further, until its whole text comes."""
 
     def end(self, code: int) -> None:
         """End the connection."""
@@ -81,11 +85,19 @@ class DocumentProtocol(LanguageServerProtocol):
             self.complain(_INVALID_REQUEST, "no message of JSON-RPC 2.0")
             return
         try:
+            _check(data)
             self.handle_message(self.structure_message(data))
         except JsonRpcException as error:
             if "method" in data:
                 why = f"{data['method']}: parameters of another form"
                 self.refuse(data.get("id"), error.CODE, why)
+                self._lose(data)
+
+    def _lose(self, data: dict[str, Any]) -> None:
+        """Follow a document no further whose change was in a form that nobody understands."""
+        if data["method"] == types.TEXT_DOCUMENT_DID_CHANGE and self._handler.started:
+            with suppress(TypeError, KeyError):
+                self._handler.lost(str(data["params"]["textDocument"]["uri"]))
 
     def complain(self, code: int, why: str) -> None:
         """Say that what came was no message at all."""
@@ -113,3 +125,29 @@ class DocumentProtocol(LanguageServerProtocol):
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         """Forget a document."""
         self._handler.closed(params.text_document.uri)
+
+
+def _check(data: dict[str, Any]) -> None:
+    """Refuse changes of another form: lsprotocol takes one with a broken range for a whole text."""
+    if data.get("method") != types.TEXT_DOCUMENT_DID_CHANGE:
+        return
+    match data.get("params"):
+        case {"contentChanges": [*changes]} if all(map(_is_change, changes)):
+            return
+    raise JsonRpcInvalidParams
+
+
+def _is_change(change: object) -> bool:
+    match change:
+        case {"text": str(), "range": {"start": start, "end": end}}:
+            return _is_place(start) and _is_place(end)
+        case {"text": str(), **others}:
+            return others.get("range") is None
+    return False
+
+
+def _is_place(place: object) -> bool:
+    match place:
+        case {"line": int(line), "character": int(character)}:
+            return line >= 0 and character >= 0
+    return False

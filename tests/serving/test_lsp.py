@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.conftest import SOURCE
 from tests.serving.talking import Talk, framed, replaced
@@ -194,6 +195,18 @@ def test_a_model_that_is_not_there_is_said_and_questions_get_nothing(tmp_path: P
     assert talk.goodbye() == 0
 
 
+def test_so_many_threads_compute_as_the_settings_say(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    talk = Talk(tiny_checkpoint)
+    talk.begin(initializationOptions={"threads": 3})
+    assert talk.ready()["state"] == "ready"
+    assert taken == [3]
+    talk.goodbye()
+
+
 # --- order ---------------------------------------------------------------------------------------
 
 
@@ -336,6 +349,28 @@ def test_versions_backwards_and_ranges_outside_are_logged_and_nothing_is_lost(
     assert "outside the document" in ready.told("window/logMessage")["message"]
     assert ready.result(ready.inline(A, 1, 8)) is None
     ready.open(A, SOURCE, 1)
+    assert items(ready.result(ready.inline(A, 1, 8)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replaced((0, -1), (0, 0), "x"),
+        {"range": {"start": {"line": 0}}, "text": "x"},
+        {"text": 3},
+        3,
+    ],
+)
+def test_a_change_of_another_form_costs_its_document_until_the_whole_text_comes(
+    ready: Talk, change: Any
+) -> None:
+    ready.open(A, SOURCE)
+    ready.change(A, 2, change)
+    assert "is none" in ready.told("window/logMessage")["message"]
+    assert ready.result(ready.inline(A, 1, 8)) is None
+    ready.change(A, 3, replaced((0, 0), (0, 0), "x"))
+    assert ready.explain(A)["digest"] is None
+    ready.change(A, 4, {"text": SOURCE})
     assert items(ready.result(ready.inline(A, 1, 8)))
 
 
