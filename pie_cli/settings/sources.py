@@ -142,10 +142,15 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Found
             continue
         key = variables.get(name)
         if key is None:
-            like = closest(name, variables)
+            # By the part that differs: with the prefix every name is like every other.
+            like = closest(
+                name[len(_PREFIX) :], {one.parameter.upper(): one for one in KEYS.values()}
+            )
             raise InputError(
                 f"{name} is no setting of pie",
-                f"did you mean {like}?" if like else "unset it; pie config lists the settings",
+                f"did you mean {_PREFIX}{like}?"
+                if like
+                else "unset it; pie config lists the settings",
             )
         try:
             value = key.read_text(environment[name])
