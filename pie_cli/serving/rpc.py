@@ -65,6 +65,12 @@ class DocumentProtocol(LanguageServerProtocol):
             self._handler.started |= method == types.INITIALIZE
             super().handle_message(message)
 
+    def _send_response(self, msg_id: Any, result: Any = None, error: Any = None) -> None:
+        """Answer; pygls does not say that there is inline completion: no client would ask."""
+        if isinstance(result, types.InitializeResult):
+            result.capabilities.inline_completion_provider = True
+        super()._send_response(msg_id, result=result, error=error)
+
     def refuse(self, request: Any, code: int, why: str) -> None:
         """Answer a request by an error; a notification by nothing."""
         _log.warning("refused: %s", why)

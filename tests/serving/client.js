@@ -76,6 +76,7 @@ async function main() {
   const result = {
     state: status.state,
     sync: capabilities.textDocumentSync.change,
+    offered: capabilities.inlineCompletionProvider,
     inserted: item.insertText,
     second: second === null || second.items.length,
     third: third === null || third.items.length,

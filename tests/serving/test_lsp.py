@@ -68,6 +68,10 @@ def test_the_cache_follows_before_anybody_asks_and_the_answer_waits(ready: Talk)
     assert ready.explain(A)["predictions"] == made["predictions"] + 1
 
 
+def test_inline_completion_is_offered_or_no_editor_would_ask(talk: Talk) -> None:
+    assert talk.begin()["inlineCompletionProvider"] is True
+
+
 def test_an_accepted_line_is_counted_and_its_text_is_an_edit(ready: Talk) -> None:
     ready.open(A, SOURCE)
     result = ready.result(ready.inline(A, 1, 8))

@@ -36,6 +36,7 @@ def test_the_client_of_vs_code_is_answered(tiny_checkpoint: Path, tmp_path: Path
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert (found["state"], found["sync"], found["code"]) == ("ready", 2, 0)
+    assert found["offered"] is True
     assert found["second"] == found["third"] == 1
     assert found["cancelled"] in ("answered", -32800)
     assert (found["version"], found["accepted"]) == (3, 1)
