@@ -64,7 +64,8 @@ class Key:
         try:
             self.check(value)
         except PieError as error:
-            cause = error.cause.replace(self.parameter, self.name)
+            # The settings of a session name the option.
+            cause = error.cause.removeprefix("--").replace(self.parameter, self.name)
             named = cause if cause.startswith(self.name) else f"{self.name}: {cause}"
             raise InputError(named, error.remedy) from None
         return value
