@@ -77,6 +77,7 @@ class EvalOptions:
         seed: int,
         refresh_every: str,
         layout: str,
+        latency: int,
         limit: int | None,
         strict: bool,
         out: Path | None,
@@ -94,6 +95,7 @@ class EvalOptions:
             seed,
             numbers("--refresh-every", refresh_every),
             layout,
+            latency,
         )
         return cls(cases, task, experiment, limit, strict, out, resume)
 
@@ -235,6 +237,8 @@ def _command_line(model: str, options: EvalOptions) -> str:
         words += ["--refresh-every", ",".join(map(str, experiment.refresh_every))]
     if experiment.layout != Experiment.layout:
         words += ["--layout", experiment.layout]
+    if experiment.latency != Experiment.latency:
+        words += ["--latency", str(experiment.latency)]
     if options.limit:
         words += ["--limit", str(options.limit)]
     return shlex.join([*words, "--seed", str(experiment.seed)])

@@ -149,6 +149,7 @@ def evaluate(
             metavar="auto|plain|prefix-suffix-middle|suffix-prefix-middle",
         ),
     ] = "auto",
+    latency: options.Latency = Settings.latency,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -198,6 +199,7 @@ def evaluate(
                 seed=seed,
                 refresh_every=refresh_every,
                 layout=layout,
+                latency=latency,
                 limit=limit,
                 strict=strict,
                 out=out,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pie_cli import __version__
+from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
 from pie_cli.errors import InputError
 from pie_cli.evaluation.cases.case import EvalCase, EvalSession
@@ -33,6 +34,8 @@ class Experiment:
         seed: of made-up edits and of the bootstrap.
         refresh_every: for sessions, saves between two exact runs; 0 for none.
         layout: of prompts, one of `LAYOUTS`.
+        latency: milliseconds to the first token, which repair may fill up where a strategy names no
+            budget.
 
     Raises:
         InputError: an unknown strategy or layout, or a number that is too small.
@@ -44,6 +47,7 @@ class Experiment:
     seed: int = 0
     refresh_every: tuple[int, ...] = (0, 1, 5)
     layout: str = "auto"
+    latency: int = Settings.latency
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, and spell the strategies canonically."""
@@ -86,6 +90,7 @@ def settings_of(
         "seed": experiment.seed,
         "refresh_every": list(experiment.refresh_every),
         "layout": experiment.layout,
+        "latency": experiment.latency,
         "cases": len(units),
         "cases_sha256": _digest(units),
     }
@@ -124,6 +129,7 @@ def evaluate(
         experiment.context_tokens,
         experiment.max_tokens,
         experiment.layout,
+        experiment.latency,
     )
     known = read_records(folder) if folder else []
     done = {record.unit for record in known}

@@ -86,6 +86,7 @@ class Laboratory:
         context_tokens: longest prompt.
         max_tokens: most tokens of a predicted line.
         layout: of prompts, one of `LAYOUTS`.
+        latency: milliseconds that repair without a budget may fill up.
 
     Raises:
         CacheCapacityError: a context beyond the window or what is edited, or no room for a line.
@@ -100,6 +101,7 @@ class Laboratory:
         context_tokens: int,
         max_tokens: int,
         layout: str = "auto",
+        latency: int = Settings.latency,
     ) -> None:
         if context_tokens > model.window:
             raise CacheCapacityError(
@@ -121,9 +123,14 @@ class Laboratory:
         self._model = laid_out(model, layout)
         if not all(strategy.serves for strategy in strategies):
             self._model = with_research(self._model)
-        # What a session encodes before the edit that is measured is exact.
+        # Sessions only encode the text before the edit, and learn the machine's pace, if anybody
+        # asks for it.
+        first = next((one for one in strategies if one.takes_time and one.serves), FULL)
         self._settings = Settings(
-            strategy="prefix", max_tokens=max_tokens, context_tokens=context_tokens
+            strategy=first.name,
+            max_tokens=max_tokens,
+            context_tokens=context_tokens,
+            latency=latency,
         )
         self.session("")
 
