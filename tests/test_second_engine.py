@@ -39,10 +39,9 @@ class HashRows:
     def __len__(self) -> int:
         return len(self._states)
 
-    def best(self, first: int) -> list[Choice]:
-        return [Choice(97 + state % 26 if state % 7 else NEWLINE, 1.0) for state in self._states][
-            first:
-        ]
+    def best(self, first: int, stop: int | None = None) -> list[Choice]:
+        states = self._states[first:stop]
+        return [Choice(97 + state % 26 if state % 7 else NEWLINE, 1.0) for state in states]
 
     def best_among(self, row: int, allowed: Sequence[int]) -> Choice:
         return Choice(allowed[self._states[row] % len(allowed)], 1.0)

@@ -27,8 +27,8 @@ class Rows(Protocol):
         """Count the rows."""
         ...
 
-    def best(self, first: int) -> list[Choice]:
-        """Choose from all tokens, in each row from `first` on; waits for the device."""
+    def best(self, first: int, stop: int | None = None) -> list[Choice]:
+        """Choose from all tokens, in each of the rows [first, stop); waits for the device."""
         ...
 
     def best_among(self, row: int, allowed: Sequence[int]) -> Choice:
@@ -153,7 +153,7 @@ class Chooser:
 
     @staticmethod
     def _best(rows: Rows, row: int) -> Choice:
-        return rows.best(row)[0]
+        return rows.best(row, row + 1)[0]
 
 
 def _ends_line(beyond: bytes) -> bool:

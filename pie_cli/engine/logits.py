@@ -24,9 +24,9 @@ class LogitRows:
     def __len__(self) -> int:
         return len(self.logits)
 
-    def best(self, first: int) -> list[Choice]:
-        """Choose from all tokens, in each row from `first` on; waits for the device."""
-        return _best_two(self.logits[first:])
+    def best(self, first: int, stop: int | None = None) -> list[Choice]:
+        """Choose from all tokens, in each of the rows [first, stop); waits for the device."""
+        return _best_two(self.logits[first:stop])
 
     def best_among(self, row: int, allowed: Sequence[int]) -> Choice:
         """Choose from some tokens, in one row."""
