@@ -89,7 +89,7 @@ class Int8Linear:
         product = low.add_(high, alpha=_DIGIT).mul_(unit)
         if self._bias is not None:
             product += self._bias
-        return product.to(rows.dtype).reshape(*rows.shape[:-1], -1)
+        return product.to(rows.dtype).reshape(*rows.shape[:-1], product.shape[-1])
 
 
 @contextmanager

@@ -50,6 +50,14 @@ def test_a_row_does_not_depend_on_those_beside_it() -> None:
 
 @needs_kernels
 @torch.inference_mode()
+def test_no_rows_give_none() -> None:
+    """A chunk of a recompute asks the LM head for nothing."""
+    product = Int8Linear(layer_of(96, 40, bias=True), Rows())
+    assert product(torch.empty(1, 0, 96)).shape == (1, 0, 40)
+
+
+@needs_kernels
+@torch.inference_mode()
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_sums_do_not_overflow_in_the_kernel(sign: float) -> None:
     layer = layer_of(576, 8)
