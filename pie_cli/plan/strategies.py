@@ -23,7 +23,7 @@ from pie_cli.errors import InputError
 BASES: Final = ("full", "prefix", "cfe", "pie")
 """What a plan keeps."""
 
-DEFAULT_STRATEGY: Final = "pie+seam+tail"
+DEFAULT_STRATEGY: Final = "pie+seam+tail+again"
 """What predicts where nothing else is asked for: chosen by measurement, docs/log.md."""
 
 BENCHED: Final = (*BASES, DEFAULT_STRATEGY)
