@@ -23,7 +23,7 @@ _COLUMNS = (
     "strategy",
     "encoded",
     "update",
-    "first token",
+    "first",
     "p95",
     "saved %",
     "line",
@@ -263,7 +263,7 @@ def _legend(rows: Sequence[Row]) -> Iterator[str]:
     by_strategy = {row.strategy: row for row in rows}
     counts = ", ".join(f"{name} {row.measurements}" for name, row in by_strategy.items())
     yield "encoded: tokens run through the model. update: moving what the cache keeps."
-    yield "first token, line: from having the new text, tokenizing and diffing included."
+    yield "first, line: from having the new text to the first token and to the line, all included."
     yield "saved: against full recompute, whose times are those of all edits at one context length."
     yield f"agree: cases with full recompute's line, of {rows[0].compared} a row."
     yield f"Measurements a row: {counts}."
