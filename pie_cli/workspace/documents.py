@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, final
@@ -48,12 +48,14 @@ class Change:
         document: the new version.
         edit: what changed, where whoever saw it knows; else it is found when it is needed.
         cursor: where whoever changed it is, if known; else where the session's settings say.
+        before: the text that it had, where that is still known.
     """
 
     number: int
     document: Document
     edit: Edit | None = None
     cursor: Cursor | None = None
+    before: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def path(self) -> Path:
@@ -212,7 +214,8 @@ class Documents:
                 return None
             self._last_number += 1
             document = self._next_version(path, text, version)
-            change = Change(self._last_number, document, edit, cursor)
+            before = None if known is None else known.text
+            change = Change(self._last_number, document, edit, cursor, before)
             self._put(change)
             # After the change itself: who sees the number finds the change in the stream.
             self._newest = (change.number, path)

@@ -11,6 +11,8 @@ from pie_cli.errors import CacheCapacityError, InputError, PieError
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Comparison, Prediction, Recompute
 from pie_cli.session import OnProgress
+from pie_cli.text.cursor import around
+from pie_cli.text.edit import Edit
 from pie_cli.workspace.context import Context
 from pie_cli.workspace.documents import Change, Document, Documents, Failure, Gone, Note, Taken
 from pie_cli.workspace.events import (
@@ -253,6 +255,10 @@ class Workspace:
         edit = None
         if change.document is document:
             edit, cursor = change.edit, change.cursor or cursor
+            if opened and cursor is None and change.before is not None:
+                # Nothing is encoded yet, but where it changed is known.
+                whole = Edit.between(change.before, document.text)
+                _, cursor = around(used.session.cursor, whole)
         should_stop = partial(self._documents.overtaken, change.number)
         task = Task(document, change.number, self._before(document), should_stop, edit, cursor)
         prediction = self._brought(used, task)

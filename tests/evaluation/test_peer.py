@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pie_cli.cli.app import app
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
-from pie_cli.errors import ExitCode, InputError, PieError
+from pie_cli.errors import ExitCode, InputError
 from pie_cli.evaluation.cases.workload import Workload
 from pie_cli.evaluation.runs.latency import measure
 from pie_cli.evaluation.runs.peer import Peer
@@ -115,11 +115,11 @@ def test_what_is_no_address_is_refused(url: str):
 
 def test_nobody_there():
     result = CliRunner().invoke(app, ["bench", "--against", "http://127.0.0.1:9"])
-    assert result.exit_code == ExitCode.FAILURE
-    assert "no answer from http://127.0.0.1:9" in result.stderr
+    assert result.exit_code == ExitCode.INPUT
+    assert "no answer from http://127.0.0.1:9: Connection refused" in result.stderr
 
 
 def test_a_server_of_another_kind(server: FakeServer):
     server.status = 404
-    with pytest.raises(PieError, match="does not complete as llama"):
+    with pytest.raises(InputError, match="does not complete as llama"):
         Peer(server.url).complete("a", 1)

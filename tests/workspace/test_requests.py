@@ -302,3 +302,16 @@ def test_after_a_change_alone_it_is_quiet_first(tiny_model: EditableModel) -> No
     desk.documents.take = taking  # type: ignore[method-assign]
     assert desk.until_idle() == [Superseded, Predicted]
     assert desk.pool.use("a.py").session.text == SOURCE + "a = 1\n"
+
+
+def test_the_first_save_of_a_text_that_was_there_is_answered_where_it_changed(desk: Desk):
+    lines = SOURCE.splitlines(keepends=True)
+    desk.documents.open(A, SOURCE)
+    desk.documents.open(B, SOURCE)
+    desk.documents.change(A, SOURCE + "x = 1\n")
+    desk.until_idle()
+    desk.documents.change(B, "".join([*lines[:3], "width = 2\n", *lines[3:]]))
+    desk.until_idle()
+    answer = next(event for event in reversed(desk.seen) if isinstance(event, Predicted))
+    assert (answer.document.path, answer.opened) == (B, True)
+    assert answer.prediction.at.line in (4, 5)

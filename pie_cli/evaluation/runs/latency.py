@@ -153,8 +153,7 @@ def measure(
     Raises:
         CacheCapacityError: a context beyond the model's window.
         InputError: more text asked for than there is, an edit too large for its context, or an
-            unknown strategy.
-        PieError: the server does not answer.
+            unknown strategy; a server that does not answer.
     """
     for strategy in strategies:
         check(strategy)

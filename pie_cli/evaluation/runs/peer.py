@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from pie_cli.errors import InputError, PieError
+from pie_cli.errors import InputError
 from pie_cli.evaluation.runs.spread import ByEnd, Spread
 from pie_cli.timing import elapsed_ms
 
@@ -106,7 +106,7 @@ class Peer:
         """Return the model and the build that the server names in `/props`, or its address.
 
         Raises:
-            PieError: nobody answers.
+            InputError: nobody answers.
         """
         facts = json.loads(self._open("/props").read())
         named = (facts.get("model_path"), facts.get("build_info"))
@@ -121,7 +121,7 @@ class Peer:
         """Have the server predict so many tokens after a text, greedily.
 
         Raises:
-            PieError: no answer, or not one as llama.cpp's server gives it.
+            InputError: no answer, or not one as llama.cpp's server gives it.
         """
         said, encoded, first = "", 0, None
         began = perf_counter()
@@ -165,12 +165,14 @@ class Peer:
         except HTTPError as error:
             raise self._unexpected(error.read(_SHOWN_CHARS).decode(errors="replace")) from error
         except (OSError, HTTPException) as error:
-            raise PieError(
-                f"no answer from {self.url}: {error}", "start the server, or leave --against out"
+            reason = getattr(error, "reason", error)
+            raise InputError(
+                f"no answer from {self.url}: {getattr(reason, 'strerror', None) or reason}",
+                "start the server, or leave --against out",
             ) from error
 
-    def _unexpected(self, what: str) -> PieError:
-        return PieError(
+    def _unexpected(self, what: str) -> InputError:
+        return InputError(
             f"{self.url} does not complete as llama.cpp's server does: {what.strip()}",
             "give the address of one that has /completion and /props",
         )
