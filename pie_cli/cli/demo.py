@@ -16,6 +16,7 @@ from pie_cli.cli.tally import Summary
 from pie_cli.cli.watch import WatchOptions, watch_paths
 from pie_cli.cli.words import what_changed
 from pie_cli.config import Settings
+from pie_cli.models.choice import EMBEDDED
 from pie_cli.workspace.events import Compared, Event, Failed, NotCompared, Predicted
 
 _LONGEST_S = 50.0
@@ -69,6 +70,9 @@ class Editor:
         states: its texts, the first one not among them.
         stop: ends the watch: set behind the last text, or when time is up.
         pause_s: waited before each save.
+
+    Attributes:
+        ran_out: whether time was up before the last text.
     """
 
     def __init__(
@@ -80,8 +84,9 @@ class Editor:
         self._pause_s = pause_s
         self._turns: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._edit, name="pie-demo-editor", daemon=True)
-        self._timer = threading.Timer(_LONGEST_S, self._end)
+        self._timer = threading.Timer(_LONGEST_S, self._run_out)
         self._timer.daemon = True
+        self.ran_out = False
 
     def start(self) -> None:
         """Begin to edit, and to count the time."""
@@ -99,6 +104,10 @@ class Editor:
         for thread in (self._thread, self._timer):
             if thread.is_alive():
                 thread.join(_JOIN_S)
+
+    def _run_out(self) -> None:
+        self.ran_out = True
+        self._end()
 
     def _end(self) -> None:
         self._stop.set()
@@ -154,6 +163,10 @@ class DemoReport(TextReport):
         super().stopped(summary)
         if self._shown < len(EDITS):
             self._renderer.prose(f"Ended before all of the {len(EDITS)} edits were compared.")
+        if self._editor.ran_out:
+            self._renderer.prose(
+                f"Time ran out, {_LONGEST_S:.0f} s: `pie demo --model {EMBEDDED}` takes less."
+            )
         self._renderer.line("On a file of yours: pie watch FILE")
 
 

@@ -293,6 +293,8 @@ def _legend(document: dict[str, Any]) -> Iterator[str]:
         yield f"{truncated:,} longer than the context: cut at the window."
     if outside:
         yield f"{outside:,} not measured: the edit lies outside the context."
+    if outside and outside == sum(count["cases"] for count in counts):
+        yield "Nothing was measured: a larger --context-tokens has more edits in view."
     if document["skipped"]:
         yield f"{len(document['skipped']):,} malformed records skipped."
 

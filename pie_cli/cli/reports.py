@@ -59,6 +59,8 @@ class TextReport:
         self._renderer = renderer
         self._show = show
         self._compares = False
+        # Whether the last answer still says that it is not confirmed yet.
+        self._is_open = False
 
     def started(self, beginning: Beginning) -> None:
         """Name the files and the model, and say what to do."""
@@ -79,6 +81,7 @@ class TextReport:
 
     def tell(self, event: Event) -> None:
         """Print what happened; of what is wrong, cause and remedy to stderr."""
+        self._is_open &= not isinstance(event, Compared | NotCompared | ComparisonStopped)
         match event:
             case Predicted():
                 self._predicted(event)
@@ -101,6 +104,8 @@ class TextReport:
 
     def stopped(self, summary: Summary) -> None:
         """Print the summary."""
+        if self._is_open:
+            self._renderer.aside("  not confirmed: ended before")
         self._renderer.line("")
         self._renderer.summary(summary)
 
@@ -115,6 +120,7 @@ class TextReport:
 
     def _show_answer(self, event: Predicted) -> None:
         compares = self._compares and not event.opened
+        self._is_open = compares and not event.prediction.exact
         self._renderer.prediction(
             event.path, event.document.text, event.prediction, compares=compares
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from pie_cli.config import COMPARE_LIMIT_S
 from pie_cli.results import Comparison, Prediction, Recompute
 
 _MINUTE_MS = 60_000.0
@@ -73,10 +74,10 @@ def verdict(comparison: Comparison) -> str:
 def not_run(recompute: Recompute) -> str:
     """Say what a recompute that is not run would take, and how to ask for it."""
     limit = max(1, -(-int(recompute.line_ms) // 10_000) * 10)
-    return (
-        f"full recompute: about {duration(recompute.line_ms)}, measured before the edit;"
-        f" --compare-limit {limit} runs it"
-    )
+    how = f"--compare-limit {limit} runs it"
+    if limit <= COMPARE_LIMIT_S:
+        how = "it runs without --compare-limit"
+    return f"full recompute: about {duration(recompute.line_ms)}, measured before the edit; {how}"
 
 
 def explained(prediction: Prediction) -> str:

@@ -85,5 +85,7 @@ def test_it_ends_when_time_is_up(
     monkeypatch.setattr(demo, "_LONGEST_S", 0)
     monkeypatch.setattr(demo.Editor, "_edit", lambda editor: None)
     demo.run(settings)
-    assert "Ended before all" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Ended before all" in out
+    assert "pie demo --model pie-nano" in out
     assert list(folder.iterdir()) == []

@@ -225,6 +225,13 @@ def test_a_case_longer_than_the_context_is_cut_and_counted(quick: list[str]):
     assert 0 < counts["outside"] < 6
 
 
+def test_where_nothing_is_in_view_it_says_so(quick: list[str]):
+    result = evaluate(*quick, "--context-tokens", "40")
+    assert result.exit_code == 0, result.stderr
+    assert "6 not measured" in result.stdout
+    assert "Nothing was measured" in result.stdout
+
+
 def test_sessions_are_replayed(tiny_checkpoint: Path, tmp_path: Path):
     versions = ["a = 1\nb = 2\nc = 3\n" * 3]
     versions += [versions[0].replace("b = 2", f"b = {n}\nd = {n}", 1) for n in range(3)]

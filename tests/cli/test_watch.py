@@ -249,6 +249,24 @@ def told(report: Report, model: EditableModel) -> None:
     report.stopped(tally.summary())
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_answer_that_nothing_will_confirm_says_so_at_the_end(
+    tiny_model: EditableModel, capsys: pytest.CaptureFixture[str], ended: bool
+) -> None:
+    pool = SessionPool(tiny_model, Settings(max_tokens=8, strategy="pie"), 1 << 30)
+    session, report = pool.use("area.py").session, TextReport(Renderer())
+    report.started(Beginning(("area.py",), (), pool, 0, 12.0))
+    session.open(SOURCE)
+    answer = session.update("import os\n" + SOURCE)
+    assert not answer.exact
+    text = Document(AREA, 1, FIRST)
+    report.tell(Predicted(1, AREA, text, "area.py", answer, opened=False))
+    if not ended:
+        report.tell(ComparisonStopped(1))
+    report.stopped(Tally("pie", "full").summary())
+    assert ("not confirmed: ended before" in capsys.readouterr().out) is ended
+
+
 def test_text_names_what_happened(
     tiny_model: EditableModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
