@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Serving:
-    """What a server needs to know besides the sessions' settings.
+    """What a server needs to know besides the sessions' settings; validated on construction.
 
     Attributes:
         settings: of the sessions.
@@ -37,6 +37,9 @@ class Serving:
         pause_s: quiet time after a change before the cache follows.
         keeps_changed: whether other documents come before the prompt.
         root: paths below it are shown from there on.
+
+    Raises:
+        InputError: a size of memory that is none.
     """
 
     settings: Settings
@@ -46,6 +49,11 @@ class Serving:
     pause_s: float = 0.04
     keeps_changed: bool = True
     root: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later."""
+        if self.cache_memory is not None:
+            parse_size(self.cache_memory)
 
     def show(self, path: Path) -> str:
         """Return what the prompt calls a document."""

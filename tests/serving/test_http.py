@@ -363,3 +363,8 @@ def test_ctrl_c_is_the_end_and_no_failure_also_while_the_model_loads() -> None:
             process.send_signal(sent)
             assert process.wait(timeout=60) == 0
             assert process.stderr.read() == ""
+
+
+def test_a_size_that_is_none_is_refused_before_anything_is_served() -> None:
+    with pytest.raises(InputError):
+        Serving(Settings(), cache_memory="lots")
