@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pie_cli.config import Settings
 from pie_cli.evaluation.cases.workload import Workload, sweep
 from pie_cli.evaluation.report.environment import Environment, describe
 from pie_cli.evaluation.report.figures import check_plot, draw_latency
-from pie_cli.evaluation.runs.latency import Measured, Row, measure
+from pie_cli.evaluation.runs.latency import Measured, OnProgress, Row, measure
 from pie_cli.evaluation.runs.peer import Peer, PeerRow
 from pie_cli.plan.strategies import BENCHED, check
 
@@ -100,18 +101,19 @@ def run(
         check_plot(plot)
     peer_name = None if options.peer is None else options.peer.describe()
     opened = open_model(settings, renderer, random_weights=random_weights)
+    workloads = options.workloads(opened.model.window)
     with renderer.progress("measuring") as report:
         measured = Measured.joined(
             measure(
                 opened.model,
                 workload,
                 settings,
-                report,
+                partial(_overall, report, index, len(workloads)),
                 options.strategies,
                 peer=options.peer,
                 profile=options.profile,
             )
-            for workload in options.workloads(opened.model.window)
+            for index, workload in enumerate(workloads)
         )
     name = opened.model.loaded.name
     environment = describe(opened.model.loaded)
@@ -144,6 +146,13 @@ def document(
         },
         "bandwidth_gbps": _rounded(measured.bandwidth_gbps),
     }
+
+
+def _overall(
+    report: OnProgress, index: int, workloads: int, stage: str, done: int, total: int
+) -> None:
+    """Report the progress of one of several workloads as that of all, each counting alike."""
+    report(stage, index * total + done, workloads * total)
 
 
 def _print_tables(

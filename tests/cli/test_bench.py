@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pie_cli.cli.app import app
-from pie_cli.cli.bench import BenchOptions
+from pie_cli.cli.bench import BenchOptions, _overall
 from pie_cli.errors import ExitCode, InputError
 from pie_cli.plan.strategies import BENCHED
 
@@ -115,3 +115,10 @@ def test_the_picture_is_drawn(tiny_checkpoint: Path, tmp_path: Path):
     assert result.exit_code == 0, result.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
     json.loads(result.stdout)
+
+
+def test_progress_is_that_of_all_workloads():
+    seen: list[tuple[str, int, int]] = []
+    for index in range(2):
+        _overall(lambda *told: seen.append(told), index, 2, "a", 3, 4)
+    assert seen == [("a", 3, 8), ("a", 7, 8)]
