@@ -72,7 +72,8 @@ class Editor:
         self.tell("textDocument/didOpen", {"textDocument": document})
 
     def replace(self, start: Place, stop: Place, text: str) -> None:
-        """Change the document, here and there."""
+        """Change the document, here and there; line ends become its own, as in any editor."""
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         (first, left), (last, right) = start, stop
         new = self.lines[first][:left] + text + self.lines[last][right:]
         self.lines[first : last + 1] = new.split("\n")

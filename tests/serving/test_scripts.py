@@ -89,3 +89,19 @@ def test_what_is_wrong_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     seen.answer(1, {"items": []})
     seen.look(3, "digest", {"version": 3, "digest": "another"})
     assert (seen.old, seen.unequal, seen.lines) == (1, 1, 2)
+
+
+def test_line_ends_of_what_is_inserted_become_the_documents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A lone carriage return is a line end to a language server, and both count lines."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    from editor import Editor
+
+    told: list[Any] = []
+    monkeypatch.setattr(Editor, "tell", lambda _, method, params: told.append(params))
+    editor = Editor.__new__(Editor)
+    editor.lines, editor.version = ["ab"], 0
+    editor.replace((0, 1), (0, 1), "x\ry\r\nz")
+    assert editor.lines == ["ax", "y", "zb"]
+    assert told[0]["contentChanges"][0]["text"] == "x\ny\nz"
