@@ -27,6 +27,7 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, Any]] = []
         self.status = 200
+        self.props = json.dumps({"model_path": "tiny.gguf", "build_info": "b1"}).encode()
 
     @property
     def url(self) -> str:
@@ -40,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.answer(json.dumps({"model_path": "tiny.gguf", "build_info": "b1"}).encode())
+        self.answer(self.server.props)
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -123,3 +124,10 @@ def test_a_server_of_another_kind(server: FakeServer):
     server.status = 404
     with pytest.raises(InputError, match="does not complete as llama"):
         Peer(server.url).complete("a", 1)
+
+
+@pytest.mark.parametrize("props", [b"<html>", b"3", b"[1]", b"\xff"])
+def test_facts_of_another_kind(server: FakeServer, props: bytes):
+    server.props = props
+    with pytest.raises(InputError, match="does not complete as llama"):
+        Peer(server.url).describe()

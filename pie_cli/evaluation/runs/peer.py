@@ -106,9 +106,12 @@ class Peer:
         """Return the model and the build that the server names in `/props`, or its address.
 
         Raises:
-            InputError: nobody answers.
+            InputError: nobody answers, or no such server.
         """
-        facts = json.loads(self._open("/props").read())
+        try:
+            facts = dict(json.loads(self._open("/props").read()))
+        except (OSError, HTTPException, TypeError, ValueError) as error:
+            raise self._unexpected(str(error)) from error
         named = (facts.get("model_path"), facts.get("build_info"))
         return ", ".join(str(fact) for fact in named if fact) or self.url
 

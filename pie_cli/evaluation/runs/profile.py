@@ -45,14 +45,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Profile:
-    """Parts of the time from an edit to the first token, and of one further step.
+    """Parts of the time from an edit to the first token, and of one further pass.
 
     Attributes:
         context_tokens, edit, edit_tokens: of the workload.
         strategy: that was profiled.
         encoded_tokens: in the first pass; the middle one.
         first: parts up to the first token.
-        step: parts of one pass of a single token; empty where no line had a second pass.
+        step: parts of one further pass, with the tokens drafted in it; empty where no line had a
+            second pass.
     """
 
     context_tokens: int
