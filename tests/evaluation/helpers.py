@@ -61,7 +61,9 @@ def outcome(**fields) -> Outcome:
         key_cosine=(1.0, 0.5),
         value_cosine=(1.0, 1.0),
         cache_bytes=100,
+        passes=2,
         first_token_ms=10.0,
+        line_ms=30.0,
     )
     return replace(made, **fields)
 

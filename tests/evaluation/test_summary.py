@@ -62,14 +62,22 @@ def test_the_reduction_sets_medians_side_by_side():
             f"c{n}",
             outcomes={
                 "full": outcome(first_token_ms=100 + n),
-                "pie": outcome(first_token_ms=10 + n),
+                "pie": outcome(first_token_ms=10 + n, line_ms=20 + n),
             },
         )
         for n in range(3)
     ]
     pie = row(summarise(records, ["pie"], 0), "real", "pie")
-    assert pie["first_token_ms_median"] == 11
+    assert (pie["first_token_ms_median"], pie["line_ms_median"]) == (11, 21)
     assert pie["reduction_pct"] == pytest.approx(100 * (1 - 11 / 101), abs=1e-3)
+
+
+def test_tokens_a_pass_are_those_of_all_lines_together():
+    records = [
+        record("c1", outcomes={"full": outcome(token_ids=(1, 2, 3, 4), passes=1)}),
+        record("c2", outcomes={"full": outcome(token_ids=(1, 2), passes=2)}),
+    ]
+    assert row(summarise(records, ["full"], 0), "real", "full")["tokens_per_pass"] == 2
 
 
 def test_the_order_of_records_does_not_matter():
@@ -223,7 +231,7 @@ def test_every_table_of_the_report_has_even_rows():
     for table in tables:
         cells = {line.replace("\\|", "").count("|") for line in table.splitlines()}
         assert len(cells) == 1, table
-    assert "![Agreement with full recompute against the time to the first token](cost.png)" in text
+    assert "the time to the first token and to the line](cost.png)" in text
     assert "drift.png" not in text
     assert "- a.jsonl:3: no text" in text
     assert "pie, exact after each save" in text

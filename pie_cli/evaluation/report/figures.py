@@ -130,7 +130,11 @@ def _figures(document: dict[str, Any]) -> dict[str, list[Panel]]:
     tasks = list(dict.fromkeys(row["task"] for row in plain))
     groups, drift = document["groups"], document["sessions"]["drift"]
     return {
-        "cost.png": [_cost([r for r in plain if r["task"] == task], task, style) for task in tasks],
+        "cost.png": [
+            _cost([r for r in plain if r["task"] == task], task, style, until)
+            for task in tasks
+            for until in ("first_token", "line")
+        ],
         "distance.png": _grouped(groups, "distance", "lines from the edit", style),
         "size.png": [
             *_grouped(groups, "moved", "tokens that the text after it moved", style),
@@ -168,14 +172,14 @@ class _Style:
         return "full recompute" if name == "full" else policy_name(name).removesuffix(" saves")
 
 
-def _cost(rows: Sequence[dict[str, Any]], task: str, style: _Style) -> Panel:
-    """Agreement with full recompute against the time to the first token."""
+def _cost(rows: Sequence[dict[str, Any]], task: str, style: _Style, until: str) -> Panel:
+    """Agreement with full recompute against the time to the first token, or to the line."""
 
     def draw(axes: "Axes") -> None:
         for row in rows:
             low, high = row["ci"]["agreement"]
             axes.errorbar(
-                [row["first_token_ms_median"]],
+                [row[f"{until}_ms_median"]],
                 [row["agreement"]],
                 yerr=[[row["agreement"] - low], [high - row["agreement"]]],
                 label=style.label(row["strategy"]),
@@ -185,7 +189,7 @@ def _cost(rows: Sequence[dict[str, Any]], task: str, style: _Style) -> Panel:
             )
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis)
-        axes.set_xlabel("to the first token, ms (median)")
+        axes.set_xlabel(f"to the {until.replace('_', ' ')}, ms (median)")
         axes.set_ylabel("same line as full recompute, %")
         axes.set_title(f"{task}, {rows[0]['cases']:,} cases", fontsize=9)
 

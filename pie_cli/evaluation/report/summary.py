@@ -159,11 +159,14 @@ def _row(task: str, name: str, records: Sequence[Record], seed: int) -> dict[str
     times = [outcome.first_token_ms for outcome in outcomes]
     full_ms = _percentile([record.outcomes[FULL].first_token_ms for record in records], 50)
     time_ms = _percentile(times, 50)
-    share = reduction = None
+    share = reduction = per_pass = None
     if prompt_tokens:
         share = 100 * sum(outcome.encoded for outcome in outcomes) / prompt_tokens
     if time_ms is not None and full_ms:
         reduction = 100 * (1 - time_ms / full_ms)
+    if outcomes:
+        generated = sum(len(outcome.token_ids) for outcome in outcomes)
+        per_pass = generated / sum(outcome.passes for outcome in outcomes)
     return {
         "task": task,
         "strategy": strategy,
@@ -184,7 +187,9 @@ def _row(task: str, name: str, records: Sequence[Record], seed: int) -> dict[str
         "cache_bytes_mean": _mean(outcomes, lambda outcome: outcome.cache_bytes, 0),
         "first_token_ms_median": _rounded(time_ms),
         "first_token_ms_p95": _rounded(_percentile(times, 95)),
+        "line_ms_median": _rounded(_percentile([outcome.line_ms for outcome in outcomes], 50)),
         "reduction_pct": _rounded(reduction),
+        "tokens_per_pass": _rounded(per_pass),
         "ci": {
             rate: _interval([(r.case, value(r.outcomes[name])) for r in records], seed, rate)
             for rate, value in _RATES.items()

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any, TypeAlias
 
 PICTURES = {
-    "cost.png": "Agreement with full recompute against the time to the first token",
+    "cost.png": "Agreement with full recompute against the time to the first token and to the line",
     "distance.png": "Agreement by distance of the edit",
     "size.png": "Agreement by size of the move and of the edit",
     "cosine.png": "Cosine of keys and values with full recompute's, by layer",
@@ -97,7 +97,8 @@ def _accuracy(rows: Sequence[Row]) -> str:
     return _section(
         "Accuracy and time",
         "EM: exact match with the true line, with its 95 % interval; ES: edit similarity, 0 to "
-        "100. Time: median from having the new text to the first token.",
+        "100. Times: medians from having the new text to the first token, and to the line. Tokens "
+        "a pass: more than one where a draft was right.",
         _by_task(
             rows,
             {
@@ -107,6 +108,8 @@ def _accuracy(rows: Sequence[Row]) -> str:
                 "ES": lambda row: _number(row["es"], 1),
                 "first token, ms": lambda row: _time(row["first_token_ms_median"]),
                 "reduction, %": lambda row: _number(row["reduction_pct"], 1),
+                "line, ms": lambda row: _time(row["line_ms_median"]),
+                "tokens a pass": lambda row: _number(row["tokens_per_pass"], 2),
             },
         ),
     )

@@ -25,7 +25,8 @@ class Outcome:
         key_cosine, value_cosine: with full recompute's, by layer; None where no token was kept
             after a change.
         cache_bytes: memory of the cache.
-        first_token_ms: from having the new text to the first token.
+        passes: forward passes that the line took, the one over the edit included.
+        first_token_ms, line_ms: from having the new text to the first token, and to the line.
         refresh_ms: of making the cache exact afterwards; 0 where that was not asked for.
     """
 
@@ -42,7 +43,9 @@ class Outcome:
     key_cosine: tuple[float, ...] | None
     value_cosine: tuple[float, ...] | None
     cache_bytes: int
+    passes: int
     first_token_ms: float
+    line_ms: float
     refresh_ms: float = 0.0
 
 

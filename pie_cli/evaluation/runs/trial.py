@@ -215,6 +215,8 @@ def score(trial: Trial, full: Trial, question: Question, refresh_ms: float = 0.0
         key_cosine=keys,
         value_cosine=values,
         cache_bytes=trial.cache_bytes,
+        passes=trial.prediction.passes,
         first_token_ms=round(trial.prediction.timings_ms.first_token, 3),
+        line_ms=round(trial.prediction.timings_ms.line, 3),
         refresh_ms=round(refresh_ms, 3),
     )
