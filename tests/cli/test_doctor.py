@@ -58,6 +58,16 @@ def test_a_model_that_passes_is_described(tiny_checkpoint: Path):
     assert "pie models pull" in lines[-1]
 
 
+@pytest.mark.parametrize(("gains", "pays"), [((1.5, 2.0, 3.0), True), ((1.5, 0.9, 3.0), False)])
+def test_bfloat16_is_advised_where_it_is_faster_throughout(
+    gains: tuple[float, ...], pays: bool, gpt2: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pie_cli.cli.doctor.bfloat16_gains", lambda: gains)
+    output = doctor("--model", str(gpt2)).stdout
+    assert f"{gains[0]}, {gains[1]}, {gains[2]} times as fast as float32" in output
+    assert ("--dtype bfloat16 answers sooner" in output) is pays
+
+
 def test_json_is_one_document_with_the_same_facts(tiny_checkpoint: Path):
     result = doctor("--model", str(tiny_checkpoint), "--json")
     assert result.exit_code == ExitCode.OK, result.stderr
@@ -65,6 +75,7 @@ def test_json_is_one_document_with_the_same_facts(tiny_checkpoint: Path):
     assert document["schema"] == "pie/1"
     assert (document["usable"], document["error"]) == (True, None)
     assert {"pie", "python", "torch", "transformers"} <= set(document["machine"]["versions"])
+    assert set(document["machine"]["bfloat16_gain"]) == {"1", "16", "256"}
     model = document["model"]
     assert model["on_disk"]["state"] == "complete"
     assert model["loaded"]["window_tokens"] == WINDOW
