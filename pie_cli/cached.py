@@ -11,6 +11,21 @@ from pie_cli.text.cursor import Place
 from pie_cli.text.edit import Edit
 
 
+@dataclass(frozen=True)
+class BrokenOff:
+    """A comparison that was stopped between two chunks.
+
+    Attributes:
+        how: "full" or "prefix".
+        reached: every token before this one has been computed.
+        compute_s: seconds that it took so far.
+    """
+
+    how: str
+    reached: int
+    compute_s: float
+
+
 @dataclass
 class CachedPrompt:
     """A prompt in its cache.
@@ -24,6 +39,8 @@ class CachedPrompt:
         place, decoding: where and how it was decoded.
         draft: token ids of that prediction, the next one's draft.
         last_draft: the draft that it had itself.
+        broken_off: the comparison of this prompt that was begun; None where there is none to go on
+            with.
     """
 
     engine: Engine
@@ -35,9 +52,12 @@ class CachedPrompt:
     last: Prediction | None = None
     draft: tuple[int, ...] = ()
     last_draft: tuple[int, ...] = ()
+    broken_off: BrokenOff | None = None
 
     def compare_from(self, how: str) -> int:
         """Return the first token that a comparison recomputes, "full" or "prefix"."""
+        if self.broken_off and self.broken_off.how == how:
+            return self.broken_off.reached
         # What keeps a common prefix only encodes all after the change: also what is exact already.
         return 0 if how == "full" else min(self.stale_from, self.changed_from)
 

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TypeAlias
 
 from pie_cli.answers import compared
-from pie_cli.cached import CachedPrompt
+from pie_cli.cached import BrokenOff, CachedPrompt
 from pie_cli.config import Settings
 from pie_cli.decoder import LineDecoder
 from pie_cli.editable import EditableModel
@@ -221,6 +221,7 @@ class EditSession:
             # Guarded as well: an interrupt in between must not leave this cache with the old text.
             state.prompt, state.place, state.decoding = prompt, place, decoding
             state.changed_from, state.stale_from = plan.changed_from, seen.stale_from
+            state.broken_off = None
             self._text, self._cursor, self._context = text, cursor, context
         line, first = seen.line, seen.first
         forward = elapsed_ms(line.spliced_at, first.first_token_at)
@@ -270,8 +271,9 @@ class EditSession:
     ) -> Comparison | None:
         """Recompute the last prompt in place, in ascending chunks, and predict again.
 
-        Stops between chunks when asked to; the chunks that are done stay done. When it completes,
-        the cache is exact. It has the draft that the prediction had.
+        Stops between chunks when asked to; the chunks that are done stay done, and the next call
+        goes on behind them. When it completes, the cache is exact. It has the draft that the
+        prediction had.
 
         Args:
             should_stop: asked before each chunk.
@@ -288,7 +290,9 @@ class EditSession:
         length = len(state.prompt.token_ids)
         decoding = state.decoding
         draft = state.last_draft[: decoding.max_tokens - 1]
-        compute_s, reached = 0.0, 0
+        begun = state.broken_off
+        compute_s = begun.compute_s if begun and begun.how == how else 0.0
+        reached = start
         with self._guarded():
             for step in self._recompute(state, start, should_stop, draft):
                 compute_s += step.compute_s
@@ -296,10 +300,12 @@ class EditSession:
                 if on_progress:
                     on_progress(reached, length)
             if reached < length:
+                state.broken_off = BrokenOff(how, reached, compute_s)
                 return None
+            state.broken_off = None
             line = state.engine.predict_after(state.prompt.token_ids, decoding, draft)
         forward = 1e3 * compute_s + elapsed_ms(line.began_at, line.first_token_at)
-        if start == 0:
+        if how == "full":
             self._effort.note(length, forward)
         self._keep_snapshots(should_stop)
         return compared(how, line, state.place, state.last, forward)

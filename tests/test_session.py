@@ -184,6 +184,47 @@ def test_a_comparison_given_up_keeps_its_chunks(tiny_model: PreparedModel) -> No
     assert difference(session, fresh(tiny_model, text)) < 1e-4
 
 
+@pytest.mark.parametrize("compare", ["full", "prefix"])
+def test_a_comparison_given_up_is_gone_on_with(
+    tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch, compare: str
+) -> None:
+    """The same as one that was left alone, and no chunk twice."""
+    text = inserted(SOURCE, 4, "import sys\n")
+    sessions = [fresh(tiny_model, SOURCE, compare=compare, chunk_tokens=64) for _ in range(2)]
+    encoded: list[int] = []
+
+    def counting(model: Any, slots: Any, ids: Any, positions: Any, wanted: Any) -> Any:
+        encoded.extend(positions)
+        return encode(model, slots, ids, positions, wanted)
+
+    for session in sessions:
+        session.update(text)
+    monkeypatch.setattr("pie_cli.engine.edited.encode", counting)
+    whole = sessions[0].compare()
+    expected, encoded[:] = list(encoded), []
+    for chunks in (2, 0, 1):
+        answers = iter([*[False] * chunks, True])
+        assert sessions[1].compare(lambda answers=answers: next(answers)) is None
+    resumed = sessions[1].compare()
+    assert encoded == expected
+    assert whole is not None
+    assert resumed is not None
+    assert resumed.token_ids == whole.token_ids
+    assert difference(*sessions) < 1e-5
+
+
+def test_a_save_ends_what_a_comparison_had_begun(tiny_model: PreparedModel) -> None:
+    session = fresh(tiny_model, SOURCE, compare="full", chunk_tokens=64)
+    text = inserted(SOURCE, 4, "import sys\n")
+    session.update(text)
+    answers = iter([False, False, False, True])
+    assert session.compare(lambda: next(answers)) is None
+    session.update(SOURCE)
+    assert session.compare() is not None
+    assert session.exact
+    assert difference(session, fresh(tiny_model, SOURCE)) < 1e-4
+
+
 def test_a_prefix_comparison_encodes_what_changed(
     tiny_model: PreparedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
