@@ -17,6 +17,7 @@ def predicted(
     stale_from: int,
     timings: Timings,
     edit: Edit,
+    first: str | None = None,
 ) -> Prediction:
     """Report a line as the answer to an edit.
 
@@ -28,6 +29,7 @@ def predicted(
         stale_from: every token of the prompt before it is as full recompute would have it.
         timings: of the whole way.
         edit: that was answered.
+        first: what the line was before a second look corrected it.
     """
     stale = plan.length - stale_from
     return Prediction(
@@ -56,6 +58,7 @@ def predicted(
         margins=line.margins,
         completes_line=line.completes_line,
         passes=line.passes,
+        first=first,
     )
 
 

@@ -1,6 +1,6 @@
 """What an engine holds for a session, and what was answered from it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pie_cli.answers import predicted
 from pie_cli.engine.protocol import Decoding, Engine, Line
@@ -73,6 +73,5 @@ class CachedPrompt:
         """Remember a line as the next draft, and report it, with what it was at first."""
         self.last_draft, self.draft = draft, line.token_ids
         stale_from = self.stale_from
-        answer = predicted(line, self.place, self.prompt, plan, stale_from, timings, edit)
-        self.last = replace(answer, first=first)
+        self.last = predicted(line, self.place, self.prompt, plan, stale_from, timings, edit, first)
         return self.last
