@@ -12,7 +12,8 @@ import typer
 from pie_cli import __version__
 from pie_cli.cli import logs, measuring, options, servers
 from pie_cli.cli.legible import LegibleGroup
-from pie_cli.cli.reporting import importing, reporting
+from pie_cli.cli.reporting import reporting
+from pie_cli.cli.starting import importing
 from pie_cli.config import COMPARE_LIMIT_S, COMPARE_PAUSE_MS, DEFAULT_MODEL, Settings
 from pie_cli.errors import PieError
 from pie_cli.threads import wait_passively

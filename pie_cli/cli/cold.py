@@ -1,12 +1,13 @@
 """A completion by a model that is loaded for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from pie_cli.cli.complete import CompleteOptions, Spent, complete_document
 from pie_cli.cli.models import open_model
 from pie_cli.cli.render import PROGRESS_AFTER_S, Renderer
+from pie_cli.cli.starting import import_ms
 from pie_cli.cli.words import duration, what_changed
 from pie_cli.config import Settings
 from pie_cli.prompt.assembly import ContextFile
@@ -14,7 +15,11 @@ from pie_cli.results import Comparison, Recompute
 from pie_cli.session import EditSession
 from pie_cli.text.cursor import around
 from pie_cli.text.edit import Edit
+from pie_cli.timing import since_start_ms
 from pie_cli.watching.files import shown_path
+
+WORTH_KEEPING_MS = 3_000
+"""What importing and loading take together from which on a line says how to spend it once."""
 
 
 def complete(
@@ -23,7 +28,6 @@ def complete(
     path: Path,
     edit: Edit,
     others: Sequence[tuple[str, str]],
-    began: float,
 ) -> None:
     """Load the model, encode the text before the edit, predict after it, and show all that.
 
@@ -33,7 +37,6 @@ def complete(
         path: of the file.
         edit: from the text before to the one to predict in; nothing changes without a patch.
         others: paths and texts before the prompt.
-        began: `perf_counter` seconds at the beginning of all.
 
     Raises:
         PieError: whatever the user can mend.
@@ -68,7 +71,6 @@ def complete(
                 session.path,
                 session.model,
                 prediction,
-                began,
                 spent=spent,
                 comparison=comparison,
                 full=full,
@@ -79,7 +81,12 @@ def complete(
         renderer.comparison(comparison)
     if full is not None and not full.measured:
         renderer.not_compared(full)
-    renderer.aside(_spent_line(spent, with_edit=has_patch))
+    reading = {"reading the file": prediction.timings_ms.first_token}
+    if has_patch:
+        reading = {"reading the file before the edit": encode_before_ms}
+    if comparison is not None:
+        reading["comparing"] = comparison.timings_ms.line
+    renderer.aside(f"  {_spent_line(opened.load_ms, reading)}")
 
 
 def _compared(
@@ -96,9 +103,11 @@ def _compared(
     return comparison, Recompute(estimate, measured=False)
 
 
-def _spent_line(spent: Spent, *, with_edit: bool) -> str:
-    loading = f"before that: {duration(spent.load_ms)} for loading the model"
-    if not with_edit:
-        return f"  {loading}"
-    reading = f"{duration(spent.encode_before_ms)} for reading the file before the edit"
-    return f"  {loading}, {reading}; pie watch spends these once"
+def _spent_line(load_ms: float, more: Mapping[str, float]) -> str:
+    """Say what the call took from the process's start, and how to spend that once."""
+    spent = {"importing torch and transformers": import_ms(), "loading the model": load_ms, **more}
+    parts = ", ".join(f"{duration(ms)} {what}" for what, ms in spent.items())
+    line = f"{duration(since_start_ms())} in all: {parts}"
+    if import_ms() + load_ms < WORTH_KEEPING_MS:
+        return line
+    return f"{line}; a running `pie watch` or `pie serve` keeps it all warm"

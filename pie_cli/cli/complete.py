@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pie_cli.cli.documents import (
@@ -14,6 +13,7 @@ from pie_cli.cli.documents import (
     prediction_document,
     recompute_document,
 )
+from pie_cli.cli.starting import import_ms, importing
 from pie_cli.cli.words import what_changed
 from pie_cli.config import COMPARE_LIMIT_S, Settings
 from pie_cli.errors import InputError
@@ -21,7 +21,7 @@ from pie_cli.results import Comparison, Prediction, Recompute
 from pie_cli.serving.warm import Question, WarmAnswer, ask
 from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
-from pie_cli.timing import elapsed_ms
+from pie_cli.timing import since_start_ms
 from pie_cli.watching.files import read_bytes, read_source, real_path, shown_path, source_text
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ def run(settings: Settings, options: CompleteOptions, *, only_warm: bool = False
     Raises:
         PieError: whatever the user can mend.
     """
-    began = perf_counter()
     path, edit, notes = _subject(options)
     if notes:
         from pie_cli.cli.render import Renderer
@@ -120,21 +119,20 @@ def run(settings: Settings, options: CompleteOptions, *, only_warm: bool = False
         )
         found = ask(settings, question)
     if found is not None:
-        _show_warm(found, path, edit, options, began)
+        _show_warm(found, path, edit, options)
     elif not only_warm:
-        from pie_cli.cli.cold import complete
+        with importing():
+            from pie_cli.cli.cold import complete
 
-        complete(settings, options, path, edit, others, began)
+        complete(settings, options, path, edit, others)
     return found is not None or not only_warm
 
 
-def _show_warm(
-    found: WarmAnswer, path: Path, edit: Edit, options: CompleteOptions, began: float
-) -> None:
+def _show_warm(found: WarmAnswer, path: Path, edit: Edit, options: CompleteOptions) -> None:
     """Show what a running pie answered, and that it did."""
     shown = shown_path(path)
     if options.as_json:
-        print(complete_document(shown, found, found.prediction, began, warm=True))
+        print(complete_document(shown, found, found.prediction, warm=True))
         return
     if options.plain and not sys.stdout.isatty():
         # Without the renderer: that takes as long to load as all the rest.
@@ -158,7 +156,6 @@ def complete_document(
     path: str,
     model: ModelFacts,
     prediction: Prediction,
-    began: float,
     *,
     spent: Spent = Spent(0.0, 0.0),
     comparison: Comparison | None = None,
@@ -171,7 +168,6 @@ def complete_document(
         path: of the file, as results name it.
         model: that answered.
         prediction: its answer.
-        began: `perf_counter` seconds at the beginning of all.
         spent: before the edit.
         comparison: with recomputing.
         full: what full recompute takes.
@@ -181,11 +177,12 @@ def complete_document(
         {
             **prediction_document(path, model, prediction),
             "warm": warm,
+            "import_ms": round(import_ms(), 3),
             "load_ms": round(spent.load_ms, 3),
             "encode_before_ms": round(spent.encode_before_ms, 3),
             "comparison": comparison_document(comparison) if comparison else None,
             "full_recompute": recompute_document(full),
-            "total_ms": round(elapsed_ms(began, perf_counter()), 3),
+            "total_ms": round(since_start_ms(), 3),
         },
         indent=2,
     )

@@ -11,6 +11,7 @@ from pie_cli.cli.diagnosis import Diagnosis, RopeGroup, describe
 from pie_cli.cli.documents import dump
 from pie_cli.cli.models import advised_on
 from pie_cli.cli.render import Renderer
+from pie_cli.cli.starting import import_ms
 from pie_cli.cli.words import duration
 from pie_cli.config import Settings
 from pie_cli.editable import prepare
@@ -143,7 +144,8 @@ def verdict(diagnosis: Diagnosis) -> str:
 def _machine_facts(machine: Machine) -> Iterator[tuple[str, str]]:
     versions = dict(machine.versions)
     yield "pie", f"{versions.pop('pie')}, Python {versions.pop('python')}"
-    yield "packages", ", ".join(f"{name} {found or 'missing'}" for name, found in versions.items())
+    packages = ", ".join(f"{name} {found or 'missing'}" for name, found in versions.items())
+    yield "packages", f"{packages}; imported in {duration(import_ms())}"
     threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
     yield "cpu", ", ".join((machine.cpu, threads, *filter(None, [" ".join(machine.instructions)])))
     yield "memory", _free(machine.free_bytes)
@@ -241,6 +243,7 @@ def document(
         str(rows): round(gain, 3) for rows, gain in zip(ROWS, gains, strict=True)
     }
     return {
+        "import_ms": round(import_ms(), 3),
         "machine": fields,
         "model": {
             "name": source.name,

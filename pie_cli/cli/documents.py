@@ -43,6 +43,7 @@ class Beginning:
         context: the files that the user wants before the prompt, likewise.
         pool: with the model, the settings and the bound of memory.
         n_folders: folders that are watched in and below those named.
+        import_ms: what importing Python's packages took.
         load_ms: what loading the model took.
     """
 
@@ -50,6 +51,7 @@ class Beginning:
     context: tuple[str, ...]
     pool: "SessionPool"
     n_folders: int
+    import_ms: float
     load_ms: float
 
 
@@ -117,6 +119,7 @@ def start_document(beginning: Beginning) -> dict[str, Any]:
         "compare": settings.compare,
         "window_tokens": min(settings.context_tokens or model.window, model.window),
         "cache_memory_bytes": pool.limit_bytes,
+        "import_ms": round(beginning.import_ms, 3),
         "load_ms": round(beginning.load_ms, 3),
     }
 

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from pie_cli.cli import options
-from pie_cli.cli.reporting import importing, reporting
+from pie_cli.cli.reporting import reporting
+from pie_cli.cli.starting import importing
 from pie_cli.config import DEFAULT_MODEL, Settings
 from pie_cli.plan.strategies import BENCHED
 

@@ -3,9 +3,7 @@
 import errno
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,25 +60,6 @@ def reporting(*, debug: bool) -> Iterator[None]:
 def _abandon_output() -> None:
     """Let what waits in stdout's buffer go nowhere: Python would try again at the end, and fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Let Ctrl-C end the process at once while the body imports.
-
-    There is nothing to tidy up yet, and a KeyboardInterrupt may come within a destructor, where
-    Python prints and forgets it.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    taken = in_main_thread and handler is signal.default_int_handler
-    if taken:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        if taken:
-            signal.signal(signal.SIGINT, handler)
 
 
 def _fail(cause: str, remedy: str, code: ExitCode, *, debug: bool) -> NoReturn:

@@ -71,7 +71,8 @@ class TextReport:
         self._renderer.prose(
             f"Watching {_listed(beginning.paths)}{folders}{context} with {model.name}"
             f" ({model.n_params / 1e6:,.1f} M parameters, {model.device}, {model.dtype},"
-            f" loaded in {duration(beginning.load_ms)})."
+            f" loaded in {duration(beginning.load_ms)}, after {duration(beginning.import_ms)}"
+            " importing torch and transformers)."
         )
         self._renderer.aside("Each save is answered with the line that comes next. Ctrl-C ends.")
 

@@ -1,15 +1,17 @@
 """The commands that serve editors: options in, exit codes out."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pie_cli.cli import options
-from pie_cli.cli.reporting import importing, leave, reporting
+from pie_cli.cli.reporting import leave, reporting
+from pie_cli.cli.starting import importing
 from pie_cli.config import COMPARISONS, Settings
 from pie_cli.errors import ExitCode
-from pie_cli.settings.keys import KEYS
-from pie_cli.settings.sources import Found
+
+if TYPE_CHECKING:
+    from pie_cli.settings.sources import Found
 
 
 def lsp(
@@ -161,8 +163,11 @@ def serve(
     leave(ExitCode.OK)
 
 
-def _given(context: typer.Context, values: dict[str, object]) -> dict[str, Found]:
+def _given(context: typer.Context, values: dict[str, object]) -> "dict[str, Found]":
     """Return what the command line itself says: the rest is looked up where the project is."""
+    from pie_cli.settings.keys import KEYS
+    from pie_cli.settings.sources import Found
+
     found: dict[str, Found] = {}
     for name, value in values.items():
         parameter = "context_files" if name == "context" else KEYS[name].parameter

@@ -14,6 +14,7 @@ from pie_cli.cli.interrupts import Interrupts
 from pie_cli.cli.models import Opened, open_model
 from pie_cli.cli.render import PROGRESS_AFTER_S, Renderer
 from pie_cli.cli.reports import JsonReport, Report, TextReport
+from pie_cli.cli.starting import import_ms
 from pie_cli.cli.tally import Tally
 from pie_cli.cli.targets import Targets, find_targets
 from pie_cli.config import COMPARE_LIMIT_S, COMPARE_PAUSE_MS, Settings
@@ -212,6 +213,7 @@ def _beginning(
         tuple(map(show, targets.context)),
         pool,
         changes.n_folders,
+        import_ms(),
         opened.load_ms,
     )
 

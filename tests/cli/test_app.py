@@ -50,6 +50,29 @@ print("still here")
     assert result.stdout + result.stderr == ""
 
 
+def test_what_is_imported_first_is_never_looked_through_for_garbage() -> None:
+    program = """
+import gc, sys, types
+from pie_cli.cli.starting import import_ms, importing
+with importing():
+    assert not gc.isenabled()
+assert gc.isenabled() and gc.get_freeze_count() == 0
+with importing():
+    sys.modules["torch"] = types.ModuleType("torch")
+frozen = gc.get_freeze_count()
+assert gc.isenabled() and frozen > 0 and import_ms() > 0
+with importing():
+    kept = [[] for _ in range(1_000)]
+# Later objects are the process's own, and may become garbage.
+assert gc.get_freeze_count() == frozen
+gc.disable()
+with importing():
+    pass
+assert not gc.isenabled()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_a_package_that_does_not_load_is_two_lines_on_stderr() -> None:
     program = f"""
 import sys

@@ -71,6 +71,7 @@ def test_a_patch_prints_one_document_of_the_contract(complete, folder):
     parts = sum(timings[name] for name in ("tokenize", "diff", "update", "forward"))
     assert timings["first_token"] == pytest.approx(parts, rel=0.05)
     assert timings["line"] >= timings["first_token"]
+    assert result["import_ms"] > 0
     assert result["load_ms"] > 0
     assert result["encode_before_ms"] > 0
     comparison = result["comparison"]
@@ -319,7 +320,7 @@ def test_text_says_what_was_spent_and_shows_the_line_in_place(complete, folder):
     assert " >   3 " in result.stdout
     assert re.search(r"^  \d+ ms, kept \d+ of \d+ tokens, ", result.stdout, re.MULTILINE)
     assert re.search(r"^  (confirmed|corrected) by full recompute: ", result.stdout, re.MULTILINE)
-    assert "for reading the file before the edit" in result.stdout
+    assert "reading the file before the edit, " in result.stdout
     assert "stale" not in result.stdout
     explained = complete("--edit", patch_file(folder), "--explain").stdout
     assert re.search(r"reused \(\d+ shifted, .* stale; ", explained)
@@ -475,6 +476,22 @@ def test_a_binary_text_from_stdin_is_refused(complete) -> None:
     result = complete("-", stdin="a\0b")
     assert result.exit_code == ExitCode.INPUT
     assert "stdin is binary" in result.stderr
+
+
+def test_the_last_line_says_where_the_time_went(complete, folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr("pie_cli.cli.cold.import_ms", lambda: 100.0)
+    plain = complete("area.py").stdout.splitlines()[-1]
+    parts = re.fullmatch(
+        r"  .+ in all: 100 ms importing torch and transformers, .+ loading the model,"
+        r" .+ reading the file",
+        plain,
+    )
+    assert parts, plain
+    monkeypatch.setattr("pie_cli.cli.cold.import_ms", lambda: 9_000.0)
+    after = complete("--edit", patch_file(folder)).stdout.splitlines()[-1]
+    assert " in all: 9.0 s importing torch and transformers, " in after
+    assert " reading the file before the edit, " in after
+    assert " comparing; a running `pie watch` or `pie serve` keeps it all warm" in after
 
 
 def test_beyond_the_limit_the_comparison_is_estimated_from_the_encoding_before(complete, folder):

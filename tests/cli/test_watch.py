@@ -227,7 +227,7 @@ def told(report: Report, model: EditableModel) -> None:
     pool = SessionPool(model, Settings(max_tokens=8), 1 << 30)
     session = pool.use("area.py").session
     tally = Tally("pie", "full")
-    report.started(Beginning(("area.py",), ("b.py",), pool, 0, 12.0))
+    report.started(Beginning(("area.py",), ("b.py",), pool, 0, 9_000.0, 12.0))
 
     def tell(event: Event) -> None:
         tally.add(event)
@@ -255,7 +255,7 @@ def test_an_answer_that_nothing_will_confirm_says_so_at_the_end(
 ) -> None:
     pool = SessionPool(tiny_model, Settings(max_tokens=8, strategy="pie"), 1 << 30)
     session, report = pool.use("area.py").session, TextReport(Renderer())
-    report.started(Beginning(("area.py",), (), pool, 0, 12.0))
+    report.started(Beginning(("area.py",), (), pool, 0, 9_000.0, 12.0))
     session.open(SOURCE)
     answer = session.update("import os\n" + SOURCE)
     assert not answer.exact
@@ -329,7 +329,7 @@ def test_the_window_told_is_the_one_there_is(
     tiny_model: EditableModel, asked: int | None, told: int
 ) -> None:
     pool = SessionPool(tiny_model, Settings(context_tokens=asked), 1)
-    beginning = Beginning(("area.py",), (), pool, 0, 1.0)
+    beginning = Beginning(("area.py",), (), pool, 0, 9_000.0, 1.0)
     assert start_document(beginning)["window_tokens"] == told
 
 

@@ -97,6 +97,7 @@ def test_the_answer_is_that_of_a_cold_call_and_says_that_it_is_not_one(
         if warm["exact"]:
             assert warm["prediction"] == cold["prediction"]
         assert warm["load_ms"] == 0
+        assert warm["total_ms"] > warm["timings_ms"]["line"]
     text = completed(tiny_checkpoint, "area.py").stdout
     assert "in the running pie" in text
     assert "in the running pie" not in completed(tiny_checkpoint, "area.py", "--cold").stdout
