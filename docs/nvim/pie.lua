@@ -3,7 +3,7 @@
 local M = {}
 
 local space = vim.api.nvim_create_namespace("pie")
-local shown -- { buffer, row, column, lines, command, client }
+local shown -- { buffer, row, column, stop, lines, command, client }
 
 local function clear()
   if shown then
@@ -16,20 +16,34 @@ local function show(client, buffer, item)
   local row = item.range.start.line
   local line = vim.api.nvim_buf_get_lines(buffer, row, row + 1, true)[1]
   local column = vim.str_byteindex(line, client.offset_encoding, item.range.start.character)
+  local stop = vim.str_byteindex(line, client.offset_encoding, item.range["end"].character)
   local lines = vim.split(item.insertText, "\n", { plain = true })
   local below = {}
   for index = 2, #lines do
     below[#below + 1] = { { lines[index], "Comment" } }
   end
+  -- What the item takes the place of (brackets closed by a plugin) is seen already, if it is whole.
+  local taken, head, tail = line:sub(column + 1, stop), lines[1], ""
+  local first, last = head:find(taken, 1, true)
+  if taken ~= "" and first then
+    head, tail = lines[1]:sub(1, first - 1), lines[1]:sub(last + 1)
+  end
   vim.api.nvim_buf_set_extmark(buffer, space, row, column, {
-    virt_text = { { lines[1], "Comment" } },
+    virt_text = { { head, "Comment" } },
     virt_text_pos = "inline",
     virt_lines = below,
   })
+  if tail ~= "" then
+    vim.api.nvim_buf_set_extmark(buffer, space, row, stop, {
+      virt_text = { { tail, "Comment" } },
+      virt_text_pos = "inline",
+    })
+  end
   shown = {
     buffer = buffer,
     row = row,
     column = column,
+    stop = stop,
     lines = lines,
     command = item.command,
     client = client,
@@ -66,7 +80,7 @@ function M.accept()
   end
   clear()
   local buffer, row, column, lines = found.buffer, found.row, found.column, found.lines
-  vim.api.nvim_buf_set_text(buffer, row, column, row, column, lines)
+  vim.api.nvim_buf_set_text(buffer, row, column, row, found.stop, lines)
   local last = lines[#lines]
   vim.api.nvim_win_set_cursor(0, { row + #lines, #lines > 1 and #last or column + #last })
   found.client:exec_cmd(found.command, { bufnr = buffer })

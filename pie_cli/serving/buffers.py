@@ -40,7 +40,7 @@ class Buffer:
 
     Attributes:
         path: what the workspace knows it by.
-        version: the editor's.
+        version: the editor's, or the next one where that is no later one.
         text: None where it is not followed: too large, or out of step until it is opened again.
     """
 
@@ -97,17 +97,19 @@ class Buffers:
     def change(self, uri: str, version: int, replacements: Sequence[Replacement]) -> None:
         """Take in a new version of a document.
 
+        What comes later is newer, whatever its number says: some clients repeat one, and ranges
+        are about the text after all that came before. A number that is no later one is replaced by
+        the next.
+
         Raises:
-            InputError: it is not open, the version is no later one, or a range is outside.
+            InputError: it is not open, or a range is outside.
         """
         buffer = self._open.get(uri)
         if buffer is None:
             raise InputError(f"{uri} is not open", "open it first")
         if version <= buffer.version:
-            raise InputError(
-                f"version {version} of {uri} came after {buffer.version}",
-                "send versions in their order",
-            )
+            _log.info("version %d of %s came after %d", version, uri, buffer.version)
+            version = buffer.version + 1
         whole = [i for i, one in enumerate(replacements) if one.start is None]
         if whole:
             text, replacements = clean(replacements[whole[-1]].text), replacements[whole[-1] + 1 :]

@@ -3,6 +3,7 @@
 import re
 
 from pie_cli.results import Prediction
+from pie_cli.text.brackets import written_again
 
 _WORD_BEFORE = re.compile(r"\w*\Z")
 
@@ -29,6 +30,34 @@ def insertion(text: str, offset: int, prediction: Prediction) -> str | None:
     stop = text.find("\n", offset)
     rest = text[offset:] if stop < 0 else text[offset:stop]
     return line + "\n" if rest.strip() else line
+
+
+def replacement(text: str, offset: int, prediction: Prediction) -> tuple[str, int] | None:
+    """Return what to write at a place, and in place of how many characters after it, if anything.
+
+    What the editor has closed already is not closed again, and further lines come below the whole
+    line of the place.
+
+    Args:
+        text: of the document.
+        offset: of the place, in characters.
+        prediction: made for it.
+    """
+    line = insertion(text, offset, prediction)
+    if line is None:
+        return None
+    start, stop = text.rfind("\n", 0, offset) + 1, text.find("\n", offset)
+    rest = (text[offset:] if stop < 0 else text[offset:stop]).removesuffix("\r")
+    if not prediction.completes_line or not rest.strip():
+        return line, 0
+    first, newline, more = line.partition("\n")
+    taken = written_again(text[start:offset], first, rest)
+    if newline:
+        return f"{first}{rest[taken:]}\n{more}", len(rest)
+    shorter = first[: len(first) - taken]
+    if first.endswith(rest[:taken]) and not written_again(text[start:offset], shorter, rest):
+        first, taken = shorter, 0
+    return (first, taken) if first.strip() else None
 
 
 def word_before(text: str, offset: int) -> str:

@@ -21,7 +21,7 @@ from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
 from pie_cli.errors import InputError, PieError
 from pie_cli.serving.buffers import Buffer, Buffers, Replacement, path_of
-from pie_cli.serving.items import insertion, word_before
+from pie_cli.serving.items import replacement, word_before
 from pie_cli.serving.positions import cursor_at, offset_at, position_of
 from pie_cli.serving.relay import FromThread
 from pie_cli.serving.rpc import DocumentProtocol
@@ -242,9 +242,10 @@ class _Server(LanguageServer):
         found = await self._line_at(params.text_document.uri, params.position)
         if found is None:
             return None
-        _, _, line = found
+        buffer, offset, line, taken = found
         command = types.Command("pie: accepted", ACCEPTED, arguments=[params.text_document.uri])
-        here = types.Range(params.position, params.position)
+        stop = self._after(buffer, offset, taken, params.position)
+        here = types.Range(params.position, stop)
         item = types.InlineCompletionItem(line, range=here, command=command)
         return types.InlineCompletionList([item])
 
@@ -253,7 +254,7 @@ class _Server(LanguageServer):
         found = await self._line_at(uri, params.position)
         if found is None:
             return None
-        buffer, offset, line = found
+        buffer, offset, line, taken = found
         word = word_before(buffer.text or "", offset)
         start = position_of(buffer.text or "", offset - len(word), self._buffers.encoding)
         item = types.CompletionItem(
@@ -263,13 +264,18 @@ class _Server(LanguageServer):
             sort_text="0",
             filter_text=word + line,
             text_edit=types.TextEdit(
-                types.Range(types.Position(*start), params.position), word + line
+                types.Range(
+                    types.Position(*start), self._after(buffer, offset, taken, params.position)
+                ),
+                word + line,
             ),
             command=types.Command("pie: accepted", ACCEPTED, arguments=[uri]),
         )
         return types.CompletionList(is_incomplete=True, items=[item])
 
-    async def _line_at(self, uri: str, position: types.Position) -> tuple[Buffer, int, str] | None:
+    async def _line_at(
+        self, uri: str, position: types.Position
+    ) -> tuple[Buffer, int, str, int] | None:
         """Ask for a line, and wait; None where there is none, or a newer version came."""
         buffer = self._buffers.get(uri)
         if buffer is None or buffer.text is None or self._state == "failed":
@@ -293,8 +299,18 @@ class _Server(LanguageServer):
             self._pending.get(uri, set()).discard(request)
         if answer is None or self._buffers.get(uri) is not buffer:
             return None
-        line = insertion(buffer.text, offset, answer.prediction)
-        return None if line is None else (buffer, offset, line)
+        line = replacement(buffer.text, offset, answer.prediction)
+        return None if line is None else (buffer, offset, *line)
+
+    def _after(
+        self, buffer: Buffer, offset: int, taken: int, position: types.Position
+    ) -> types.Position:
+        """Return the end of what an item takes the place of."""
+        if not taken:
+            return position
+        return types.Position(
+            *position_of(buffer.text or "", offset + taken, self._buffers.encoding)
+        )
 
     def _accepted(self, *_arguments: Any) -> None:
         """Count; the text itself comes as a change, which is an edit like any."""

@@ -134,7 +134,16 @@ class DocumentProtocol(LanguageServerProtocol):
 
 
 def _check(data: dict[str, Any]) -> None:
-    """Refuse changes of another form: lsprotocol takes one with a broken range for a whole text."""
+    """Refuse changes of another form: lsprotocol takes one with a broken range for a whole text.
+
+    A document without a version, which the protocol demands, has 0: what comes next is newer.
+    """
+    match data:
+        case {
+            "method": types.TEXT_DOCUMENT_DID_OPEN | types.TEXT_DOCUMENT_DID_CHANGE,
+            "params": {"textDocument": dict(document)},
+        } if document.get("version") is None:
+            document["version"] = 0
     if data.get("method") != types.TEXT_DOCUMENT_DID_CHANGE:
         return
     match data.get("params"):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal, TypeAlias
 
+from pie_cli.text.brackets import CLOSING, closed_by
+
 Begins: TypeAlias = Literal["line", "rest", "either"]
 """Whether a prediction is a new line, the rest of one that was begun, or as the model says."""
 
@@ -131,8 +133,15 @@ class Extent:
         return line in block
 
     def _without_rest(self, text: str) -> str:
-        """Leave out at the end what the line goes on with anyway."""
-        return text.removesuffix(self.rest) if self.rest.strip() else text
+        """Leave out at the end what the line goes on with anyway.
+
+        What closes nothing but what the text itself has opened is the text's.
+        """
+        if not self.rest.strip() or not text.endswith(self.rest):
+            return text
+        closes = closed_by(self.typed, text)
+        first = len(text) - len(self.rest.lstrip())
+        return text if text[first] in CLOSING and first not in closes else text[: -len(self.rest)]
 
 
 class _Block:

@@ -342,13 +342,58 @@ def test_wrong_parameters_and_unknown_methods_are_errors_of_the_protocol(ready: 
     assert items(ready.result(ready.inline(A, 1, 8)))
 
 
-def test_versions_backwards_and_ranges_outside_are_logged_and_nothing_is_lost(
-    ready: Talk,
-) -> None:
+@pytest.mark.parametrize("version", [0, 3, 5, None])
+def test_what_comes_later_is_newer_whatever_version_it_has(ready: Talk, version: Any) -> None:
+    """Some clients repeat a version in each change, or send none."""
     ready.open(A, SOURCE, 5)
-    ready.change(A, 5, replaced((0, 0), (0, 0), "x"))
-    assert "came after 5" in ready.told("window/logMessage")["message"]
-    assert ready.explain(A)["digest"] == hashlib.sha256(SOURCE.encode()).hexdigest()
+    text = SOURCE
+    for count in range(1, 6):
+        overtaken = ready.inline(A, 1, 8)
+        ready.change(A, version, replaced((0, 0), (0, 0), f"a{count} = 1\n"))
+        text = f"a{count} = 1\n{text}"
+        assert ready.result(overtaken) is None
+    line = ready.inline(A, 6, 8)
+    assert items(ready.result(line))
+    found = ready.explain(A)
+    assert found["digest"] == hashlib.sha256(text.encode()).hexdigest()
+    assert found["document"]["version"] == found["version"] == 10
+    ready.change(A, 30, replaced((0, 0), (0, 0), "x"))
+    assert ready.explain(A)["version"] == 30
+
+
+def test_a_document_without_a_version_is_followed(ready: Talk) -> None:
+    for nothing in ({"version": None}, {}):
+        document = {"uri": A, "languageId": "python", "text": SOURCE, **nothing}
+        ready.note("textDocument/didOpen", {"textDocument": document})
+        change = {"contentChanges": [replaced((0, 0), (0, 0), "x")]}
+        ready.note("textDocument/didChange", {"textDocument": {"uri": A, **nothing}, **change})
+        assert items(ready.result(ready.inline(A, 1, 8)))
+        digest = hashlib.sha256(f"x{SOURCE}".encode()).hexdigest()
+        assert ready.explain(A)["digest"] == digest
+
+
+@pytest.mark.parametrize("rest", [")", "):", '")', "], 1)"])
+def test_an_item_takes_the_place_of_what_it_says_again_and_of_nothing_else(
+    ready: Talk, rest: str
+) -> None:
+    """As with brackets that an editor closes; with characters of two units before them."""
+    lines = SOURCE.split("\n")
+    begun = "    area_1('😀', (["[: 17 - len(rest)]
+    lines[20] = begun + rest
+    ready.open(A, "\n".join(lines))
+    units = len(begun.encode("utf-16-le")) // 2
+    result = ready.result(ready.inline(A, 20, units))
+    for item in result["items"] if result else ():
+        start, end = item["range"]["start"], item["range"]["end"]
+        assert start == {"line": 20, "character": units}
+        assert (end["line"], end["character"] <= units + len(rest)) == (20, True)
+        taken = rest[: end["character"] - units]
+        assert not taken or taken in item["insertText"]
+        assert "\n" not in item["insertText"]
+
+
+def test_ranges_outside_are_logged_and_nothing_is_lost(ready: Talk) -> None:
+    ready.open(A, SOURCE, 5)
     ready.change(A, 6, replaced((900, 0), (901, 0), "x"))
     assert "outside the document" in ready.told("window/logMessage")["message"]
     assert ready.result(ready.inline(A, 1, 8)) is None

@@ -53,6 +53,14 @@ def test_the_rest_of_a_line_may_be_nothing() -> None:
 def test_what_the_line_goes_on_with_anyway_is_left_out() -> None:
     assert read("a, b)\n", Extent("rest", typed="f(", rest=")")) == "a, b"
     assert read("a, b]\n", Extent("rest", typed="f(", rest=")")) == "a, b]"
+    assert read("g(x))\n", Extent("rest", typed="f(", rest=")")) == "g(x)"
+
+
+def test_what_closes_the_text_s_own_brackets_is_no_part_of_the_rest() -> None:
+    """A model that fills in a middle sees the rest, and does not say it."""
+    assert read("g(x)\n", Extent("rest", typed="f(", rest=")")) == "g(x)"
+    assert read('x["a"]\n', Extent("rest", typed="y[", rest="]")) == 'x["a"]'
+    assert read("a + c\n", Extent("rest", typed="b = ", rest=" + c")) == "a"
 
 
 def test_what_follows_anyway_is_not_said_again() -> None:
