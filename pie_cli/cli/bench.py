@@ -1,5 +1,6 @@
 """`pie bench`: every strategy against full recompute, on this machine."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -95,6 +96,7 @@ def run(
 
     Raises:
         PieError: whatever the user can mend.
+        KeyboardInterrupt: broken off; what was measured by then has been printed.
     """
     renderer = Renderer()
     if plot is not None:
@@ -119,10 +121,17 @@ def run(
     environment = describe(opened.model.loaded)
     if as_json:
         print(dump(document(name, environment, measured, peer_name), indent=2))
-    else:
+    elif measured.rows:
         _print_tables(renderer, name, environment, measured.rows)
         _print_peers(renderer, peer_name, measured.peers)
         _print_profiles(renderer, measured)
+    if measured.broken_off:
+        sys.stdout.flush()
+        so_far = (
+            "the above is what was measured by then" if measured.rows else "nothing is measured"
+        )
+        renderer.note(f"broken off: {so_far}")
+        raise KeyboardInterrupt
     if plot is not None:
         draw_latency(plot, measured.rows, f"{name}, {environment.dtype}, {environment.device_name}")
         renderer.note(f"drew {plot}")
@@ -145,6 +154,7 @@ def document(
             )
         },
         "bandwidth_gbps": _rounded(measured.bandwidth_gbps),
+        "broken_off": measured.broken_off,
     }
 
 

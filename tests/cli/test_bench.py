@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 from pie_cli.cli.app import app
 from pie_cli.cli.bench import BenchOptions, _overall
 from pie_cli.errors import ExitCode, InputError
+from pie_cli.evaluation.runs.latency import _Bench
 from pie_cli.plan.strategies import BENCHED
 
 QUICK = ["--context-tokens", "96", "--edits", "insert,multi", "--edit-tokens", "2"]
@@ -68,6 +69,7 @@ def test_json_is_one_document_with_all_fields(tiny_checkpoint: Path):
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["schema"] == "pie/1"
+    assert document["broken_off"] is False
     assert document["model"] == str(tiny_checkpoint)
     named = {"pie", "torch", "transformers", "python", "platform", "cpu", "threads", "device_name"}
     assert named <= set(document["environment"])
@@ -93,6 +95,33 @@ def test_the_table_fits_100_columns_and_cuts_nothing_off(tiny_checkpoint: Path):
         assert sum(f" {strategy} " in line for line in lines) >= 2
     assert "own forward pass" in result.stdout
     assert not any(line != line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("measured", [0, 1, 2])
+def test_what_was_measured_before_ctrl_c_is_printed(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, measured: int
+):
+    whole, cases = _Bench._measure_case, iter(range(measured))
+
+    def broken_off(self, *arguments, **options):
+        if next(cases, None) is None:
+            raise KeyboardInterrupt
+        whole(self, *arguments, **options)
+
+    monkeypatch.setattr(_Bench, "_measure_case", broken_off)
+    # Three repeats of two edits: all rows are there after two cases.
+    quick = [*QUICK[:-6], "--repeats", "3", *QUICK[-4:]]
+    result = bench("--model", str(tiny_checkpoint), *quick, "--profile", "--json")
+    assert result.exit_code == 130
+    assert "broken off" in result.stderr
+    document = json.loads(result.stdout)
+    assert document["broken_off"] is True
+    assert [row["strategy"] for row in document["rows"]] == list(BENCHED) * measured
+    assert len(document["profiles"]) == measured
+    cases = iter(range(measured))
+    result = bench("--model", str(tiny_checkpoint), *quick)
+    assert (result.exit_code, "own forward pass" in result.stdout) == (130, measured > 0)
+    assert (result.stdout == "") == (measured == 0)
 
 
 @pytest.mark.parametrize("name", ["times.bmp", "times", "nowhere/times.png"])

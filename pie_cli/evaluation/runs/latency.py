@@ -106,22 +106,29 @@ class Measured:
         peers: of a server, where one was named.
         profiles: of the last strategy, where asked for.
         bandwidth_gbps: at which this process reads memory; None without a profile.
+        broken_off: whether Ctrl-C ended it: there may be fewer rows, or fewer measurements in them.
     """
 
     rows: tuple[Row, ...]
     peers: tuple[PeerRow, ...] = ()
     profiles: tuple[Profile, ...] = ()
     bandwidth_gbps: float | None = None
+    broken_off: bool = False
 
     @classmethod
     def joined(cls, parts: Iterable["Measured"]) -> "Measured":
-        """Join what several workloads gave, one at least."""
-        every = list(parts)
+        """Join what several workloads gave, one at least, up to one that was broken off."""
+        every: list[Measured] = []
+        for part in parts:
+            every.append(part)
+            if part.broken_off:
+                break
         return cls(
             tuple(row for part in every for row in part.rows),
             tuple(row for part in every for row in part.peers),
             tuple(profile for part in every for profile in part.profiles),
             every[0].bandwidth_gbps,
+            every[-1].broken_off,
         )
 
 
@@ -135,7 +142,7 @@ def measure(
     peer: Peer | None = None,
     profile: bool = False,
 ) -> Measured:
-    """Measure strategies on every case.
+    """Measure strategies on every case; Ctrl-C ends it with what was measured by then.
 
     Args:
         model: prepared.
@@ -170,16 +177,23 @@ def measure(
         if on_progress:
             on_progress(stage, done, total)
 
-    gbps = bandwidth_gbps() if profile else None
     rows: list[Row] = []
     peers: list[PeerRow] = []
     profiles: list[Profile] = []
-    for context, limit in zip(workload.context_tokens, limits, strict=True):
-        bench = _Bench(model, workload, settings, names, context, limit, step, peer, gbps)
-        rows += bench.run()
-        peers += bench.peer_rows(rows)
-        profiles += bench.profiles()
-    return Measured(tuple(rows), tuple(peers), tuple(profiles), gbps)
+    gbps, broken_off = None, False
+    try:
+        gbps = bandwidth_gbps() if profile else None
+        for context, limit in zip(workload.context_tokens, limits, strict=True):
+            bench = _Bench(model, workload, settings, names, context, limit, step, peer, gbps)
+            try:
+                bench.run()
+            finally:
+                rows += bench.rows()
+                peers += bench.peer_rows(rows)
+                profiles += bench.profiles()
+    except KeyboardInterrupt:
+        broken_off = True
+    return Measured(tuple(rows), tuple(peers), tuple(profiles), gbps, broken_off)
 
 
 def stock_forward_ms(model: CausalModel, token_ids: Sequence[int]) -> float:
@@ -230,7 +244,7 @@ class _Bench:
         self._gbps = gbps
         self._profilers: dict[tuple[str, int], Profiler] = {}
 
-    def run(self) -> list[Row]:
+    def run(self) -> None:
         """Measure all repeats."""
         for repeat in range(self._workload.repeats):
             exact = repeat % EXACT_EVERY == 0
@@ -243,7 +257,6 @@ class _Bench:
             for case in cases:
                 self._measure_case(session, case, exact=exact)
                 self._step(f"{self._context:,} tokens, {case.edit} {case.edit_tokens}")
-        return list(self._rows())
 
     def _in_full_swing(self, text: str) -> EditSession:
         """Return a session whose cache holds a text exactly, after an edit that moved all of it."""
@@ -313,9 +326,12 @@ class _Bench:
     def profiles(self) -> Iterator[Profile]:
         """Sum up what was profiled."""
         for (kind, tokens), profiler in self._profilers.items():
+            if not self._verdicts[kind, tokens, self._strategies[-1]]:
+                continue
             yield profiler.profile(self._context, kind, tokens, self._strategies[-1])
 
-    def _rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
+        """Sum up each strategy on each kind and size of edit that there are measurements of."""
         full = [
             prediction
             for (*_, strategy), predictions in self._samples.items()
@@ -325,7 +341,9 @@ class _Bench:
         for tokens in self._workload.edit_tokens:
             for kind in self._workload.edits:
                 for strategy in self._strategies:
-                    yield self._row((kind, tokens, strategy), full)
+                    key = (kind, tokens, strategy)
+                    if self._verdicts[key] and self._stock:
+                        yield self._row(key, full)
 
     def _row(self, key: tuple[str, int, str], full: Sequence[Prediction]) -> Row:
         kind, tokens, strategy = key
