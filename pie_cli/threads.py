@@ -1,6 +1,9 @@
-"""Threads: how many compute, and how they wait for each other."""
+"""The libraries that compute, as environment variables tell them: threads, and kernels kept."""
 
 import os
+
+_KERNELS = 64
+"""Kernels that are kept: those of some ten numbers of rows, of which each pass takes one."""
 
 _BUSY = 0.5
 """Processors' worth of other load from which on one is left to it."""
@@ -16,6 +19,17 @@ def wait_passively() -> None:
     if "GOMP_SPINCOUNT" not in os.environ:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+def keep_few_kernels() -> None:
+    """Bound what oneDNN and torch's layer above it keep; to be called before torch is imported.
+
+    For each number of rows and each shape of weights a kernel of some 0.6 MB is generated and kept,
+    by default 1,024 of them in either place; edits come in all sizes (docs/log.md). What the user
+    has set stays.
+    """
+    for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(variable, str(_KERNELS))
 
 
 def threads_for(cores: int, asked: int | None = None) -> int:
