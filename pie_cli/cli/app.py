@@ -338,6 +338,6 @@ def main() -> None:
         with reporting(debug=False):
             if sys.stdout is None:
                 raise PieError("stdout is closed, so nothing could be shown", "give it a reader")
-            app()
+            app(prog_name="pie")
     except typer.Exit as end:
         sys.exit(end.exit_code)

@@ -91,6 +91,20 @@ main()
     assert "install pie again" in result.stderr
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_models_names_are_completed_however_pie_is_run(shell: str) -> None:
+    typed = "pie watch --model smollm2-13"
+    environment = {
+        "_PIE_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": typed,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": "3",
+    }
+    assert "smollm2-135m" in pie("", **environment).stdout
+    assert pie("--help").stdout.startswith("Usage: pie ")
+
+
 def pie(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `pie` by a shell, for its redirections."""
     return subprocess.run(
