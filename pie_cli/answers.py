@@ -2,7 +2,7 @@
 
 from pie_cli.engine.protocol import Line
 from pie_cli.plan.plan import Plan
-from pie_cli.prompt.assembly import Prompt
+from pie_cli.prompt.assembly import Prompt, count_lines
 from pie_cli.results import Comparison, Prediction, Speedup, Timings, TokenCounts
 from pie_cli.text.cursor import Place, Position
 from pie_cli.text.edit import Edit
@@ -32,6 +32,11 @@ def predicted(
         first: what the line was before a second look corrected it.
     """
     stale = plan.length - stale_from
+    below = prompt.dropped_below
+    if prompt.form == "plain":
+        # Nothing below the cursor is in it; what is after it in its own line is no line below.
+        after = edit.after[place.resumes :]
+        below = count_lines(after.partition("\n")[2] if place.begins == "rest" else after)
     return Prediction(
         text=line.text,
         at=_position(place, line),
@@ -51,7 +56,7 @@ def predicted(
         lines_removed=edit.lines_removed,
         window_dropped=prompt.edges.top,
         stopped_by=line.stopped_by,
-        window_dropped_below=prompt.dropped_below,
+        window_dropped_below=below,
         form=prompt.form,
         context=prompt.context,
         token_ids=line.token_ids,

@@ -73,7 +73,8 @@ class Prediction:
         timings_ms: durations.
         lines_added, lines_removed: lines of the edit.
         window_dropped: lines above the window, left out of the prompt.
-        window_dropped_below: lines below it, left out of a prompt that has text after the cursor.
+        window_dropped_below: lines below it, left out of the prompt: all that are below the cursor
+            where the prompt is plain.
         stopped_by: what ended the line: newline, end, max_tokens, or interrupted by a newer save.
         form: of the prompt: plain, prefix-suffix-middle or suffix-prefix-middle.
         context: paths of the other files that are in the prompt.

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from pie_cli.cli.words import what_it_took
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
 from pie_cli.errors import CacheCapacityError
@@ -284,6 +285,18 @@ def test_a_long_file_is_cut_on_both_sides(model: PreparedModel) -> None:
     assert prediction.window_dropped_below == text.count("\n") - 1 - edges.bottom
     above = "".join(text.splitlines(keepends=True)[edges.top : 25]).removesuffix("\n")
     assert session.prompt.parts["prefix"].text == above
+
+
+def test_without_a_middle_all_below_the_cursor_is_left_out(tiny_model: PreparedModel) -> None:
+    session = make_session(replace(tiny_model, fim=None), at="9")
+    prediction = session.open(SOURCE)
+    assert (prediction.form, prediction.window_dropped) == ("plain", 0)
+    assert prediction.window_dropped_below == SOURCE.count("\n") - 8
+    assert "that do not fit" not in what_it_took(prediction)
+    within = session.update(SOURCE + "x", at=Cursor(1, 4))
+    assert within.window_dropped_below == SOURCE.count("\n") - 1
+    at_end = session.update(SOURCE + "xy", at=Cursor(None))
+    assert at_end.window_dropped_below == 0
 
 
 def test_the_edges_stay_while_one_types(model: PreparedModel) -> None:

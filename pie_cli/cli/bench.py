@@ -127,9 +127,7 @@ def run(
         _print_profiles(renderer, measured)
     if measured.broken_off:
         sys.stdout.flush()
-        so_far = (
-            "the above is what was measured by then" if measured.rows else "nothing is measured"
-        )
+        so_far = "this is what was measured by then" if measured.rows else "nothing is measured"
         renderer.note(f"broken off: {so_far}")
         raise KeyboardInterrupt
     if plot is not None:

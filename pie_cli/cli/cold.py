@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from pie_cli.cli.complete import CompleteOptions, Spent, complete_document
-from pie_cli.cli.models import open_model
+from pie_cli.cli.models import Opened, open_model
 from pie_cli.cli.render import PROGRESS_AFTER_S, Renderer
 from pie_cli.cli.starting import import_ms
 from pie_cli.cli.words import duration, what_changed
@@ -86,7 +86,7 @@ def complete(
         reading = {"reading the file before the edit": encode_before_ms}
     if comparison is not None:
         reading["comparing"] = comparison.timings_ms.line
-    renderer.aside(f"  {_spent_line(opened.load_ms, reading)}")
+    renderer.aside(f"  {_spent_line(opened, reading)}")
 
 
 def _compared(
@@ -103,11 +103,13 @@ def _compared(
     return comparison, Recompute(estimate, measured=False)
 
 
-def _spent_line(load_ms: float, more: Mapping[str, float]) -> str:
+def _spent_line(opened: Opened, more: Mapping[str, float]) -> str:
     """Say what the call took from the process's start, and how to spend that once."""
-    spent = {"importing torch and transformers": import_ms(), "loading the model": load_ms, **more}
+    weights = opened.model.weights
+    loading = "loading the model" + f" with weights in {weights}" * (weights != "full")
+    spent = {"importing torch and transformers": import_ms(), loading: opened.load_ms, **more}
     parts = ", ".join(f"{duration(ms)} {what}" for what, ms in spent.items())
     line = f"{duration(since_start_ms())} in all: {parts}"
-    if import_ms() + load_ms < WORTH_KEEPING_MS:
+    if import_ms() + opened.load_ms < WORTH_KEEPING_MS:
         return line
     return f"{line}; a running `pie watch` or `pie serve` keeps it all warm"

@@ -99,11 +99,6 @@ def run(settings: Settings, options: CompleteOptions, *, only_warm: bool = False
         PieError: whatever the user can mend.
     """
     path, edit, notes = _subject(options)
-    if notes:
-        from pie_cli.cli.render import Renderer
-
-        for note in notes:
-            Renderer().note(note)
     # Refuse a cursor outside the file before a model is loaded, or asked.
     Cursor.parse(settings.at).offset(edit.after)
     others = tuple(
@@ -118,14 +113,21 @@ def run(settings: Settings, options: CompleteOptions, *, only_warm: bool = False
             str(path.absolute()), shown_path(path), edit.before, edit.after, settings.at, others
         )
         found = ask(settings, question)
+    if found is None and only_warm:
+        return False
+    if notes:
+        from pie_cli.cli.render import Renderer
+
+        for note in notes:
+            Renderer().note(note)
     if found is not None:
         _show_warm(found, path, edit, options)
-    elif not only_warm:
+    else:
         with importing():
             from pie_cli.cli.cold import complete
 
         complete(settings, options, path, edit, others)
-    return found is not None or not only_warm
+    return True
 
 
 def _show_warm(found: WarmAnswer, path: Path, edit: Edit, options: CompleteOptions) -> None:
@@ -215,9 +217,11 @@ def _subject(options: CompleteOptions) -> tuple[Path, Edit, list[str]]:
     if file == _STDIN:
         path = options.stdin_filename or Path("stdin")
         text = source_text(_read_stdin("a text", "name a FILE"), "stdin")
+        # An empty buffer is one; of a command that wrote nothing it should be known, too.
+        notes = [] if text else ["stdin is empty: what follows is about an empty file"]
     else:
-        path, text = file, read_source(file)
-    return path, Edit(text, text, ()), []
+        path, text, notes = file, read_source(file), []
+    return path, Edit(text, text, ()), notes
 
 
 def _read_stdin(what: str, remedy: str) -> bytes:

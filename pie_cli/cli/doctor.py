@@ -12,7 +12,7 @@ from pie_cli.cli.documents import dump
 from pie_cli.cli.models import advised_on
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.starting import import_ms
-from pie_cli.cli.words import duration
+from pie_cli.cli.words import duration, precision
 from pie_cli.config import Settings
 from pie_cli.editable import prepare
 from pie_cli.errors import ModelError, PieError
@@ -194,7 +194,8 @@ def _disk_facts(source: ModelSource, disk: OnDisk) -> Iterator[tuple[str, str]]:
 def _model_facts(checked: Checked) -> Iterator[tuple[str, str]]:
     loaded, diagnosis = checked.loaded, checked.diagnosis
     size = f"{count(loaded.n_params)} parameters, {gigabytes(loaded.weights_bytes)} GB"
-    yield "loaded", f"{size} as {loaded.dtype} on {loaded.device}, in {checked.load_ms:,.0f} ms"
+    kept = precision(loaded.dtype, loaded.weights)
+    yield "loaded", f"{size} as {kept} on {loaded.device}, in {checked.load_ms:,.0f} ms"
     yield "family", str(loaded.model.config.model_type)
     yield "window", f"{loaded.window:,} tokens"
     known = f"tokens of {diagnosis.fim}, {diagnosis.fim_order}" if diagnosis.fim else ""

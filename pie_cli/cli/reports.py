@@ -17,7 +17,7 @@ from pie_cli.cli.documents import (
 )
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.tally import Summary
-from pie_cli.cli.words import duration, what_changed
+from pie_cli.cli.words import duration, precision, what_changed
 from pie_cli.editable import EditableModel
 from pie_cli.watching.files import shown_path
 from pie_cli.workspace.events import (
@@ -70,7 +70,8 @@ class TextReport:
         context = f", {_listed(beginning.context)} as context," if beginning.context else ""
         self._renderer.prose(
             f"Watching {_listed(beginning.paths)}{folders}{context} with {model.name}"
-            f" ({model.n_params / 1e6:,.1f} M parameters, {model.device}, {model.dtype},"
+            f" ({model.n_params / 1e6:,.1f} M parameters, {model.device},"
+            f" {precision(model.dtype, model.weights)},"
             f" loaded in {duration(beginning.load_ms)}, after {duration(beginning.import_ms)}"
             " importing torch and transformers)."
         )

@@ -26,6 +26,11 @@ def times_as_long(factor: float) -> str:
     return f"{factor:.{1 if factor < 9.95 else 0}f} times as long"
 
 
+def precision(dtype: str, weights: str) -> str:
+    """Say in which type is computed, and how weights are kept where that is another."""
+    return dtype if weights == "full" else f"{dtype}, weights in {weights}"
+
+
 def what_changed(prediction: Prediction) -> str:
     """Say what the save changed, in lines."""
     added, removed = prediction.lines_added, prediction.lines_removed
@@ -50,9 +55,11 @@ def what_it_took(prediction: Prediction) -> str:
     if prediction.context:
         files = len(prediction.context)
         parts.append(f"with {files} other file{'s' * (files != 1)}")
-    above, below = prediction.window_dropped, prediction.window_dropped_below
-    if above or below:
-        parts.append(f"without {above + below:,} line{'s' * (above + below != 1)} that do not fit")
+    left_out = prediction.window_dropped
+    if prediction.form != "plain":
+        left_out += prediction.window_dropped_below
+    if left_out:
+        parts.append(f"without {left_out:,} line{'s' * (left_out != 1)} that do not fit")
     return ", ".join(parts)
 
 

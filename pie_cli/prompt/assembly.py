@@ -169,7 +169,7 @@ class PromptBuilder:
             token_ids=token_ids,
             form=form,
             edges=_edges(before, after, above, below),
-            dropped_below=_lines(after[below.span.stop :]) if after and below else 0,
+            dropped_below=count_lines(after[below.span.stop :]) if after and below else 0,
             sides=Sides(spans["prefix"], spans.get("suffix", range(0))),
             healed=healed,
             context=paths,
@@ -271,7 +271,8 @@ def _edges(before: str, after: str | None, above: Side, below: Side | None) -> E
     return Edges(top, before.count("\n") + after.count("\n", 0, below.span.stop))
 
 
-def _lines(text: str) -> int:
+def count_lines(text: str) -> int:
+    """Return how many lines a text has; the last one may be without a newline."""
     return text.count("\n") + bool(text and not text.endswith("\n"))
 
 

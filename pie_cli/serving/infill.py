@@ -140,7 +140,10 @@ def infill_document(
         "generation_settings": {"n_predict": asked.n_predict},
         "prompt": "",
         "has_new_line": "\n" in content.text,
-        "truncated": bool(prediction.window_dropped or prediction.window_dropped_below),
+        "truncated": bool(
+            prediction.window_dropped
+            or (prediction.window_dropped_below and prediction.form != "plain")
+        ),
         "stop_type": content.why,
         "stopping_word": "",
         "tokens_cached": tokens.total + predicted,

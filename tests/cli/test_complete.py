@@ -472,6 +472,17 @@ def test_options_about_stdin_that_contradict_each_other_are_refused(
     assert said in " ".join(result.stderr.split())
 
 
+def test_an_empty_text_from_stdin_is_an_empty_file_and_said_to_be(complete, folder: Path) -> None:
+    (folder / "empty.py").write_text("")
+    empty = complete("-", "--stdin-filename", "empty.py", "--json", stdin="")
+    assert empty.stderr == "stdin is empty: what follows is about an empty file\n"
+    here, there = document(empty), document(complete("empty.py", "--json"))
+    assert (here["prediction"], here["path"]) == (there["prediction"], "empty.py")
+    assert complete("-", "--plain", stdin="\n").stderr == ""
+    quiet = complete("-", "--plain", "--quiet", stdin="")
+    assert (quiet.exit_code, quiet.stderr) == (0, "")
+
+
 def test_a_binary_text_from_stdin_is_refused(complete) -> None:
     result = complete("-", stdin="a\0b")
     assert result.exit_code == ExitCode.INPUT

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,17 @@ def test_an_answer_that_nothing_will_confirm_says_so_at_the_end(
         report.tell(ComparisonStopped(1))
     report.stopped(Tally("pie", "full").summary())
     assert ("not confirmed: ended before" in capsys.readouterr().out) is ended
+
+
+def test_the_start_says_how_weights_are_kept_and_what_importing_took(
+    tiny_model: EditableModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for weights, said in (("full", "float32, loaded"), ("int8", "float32, weights in int8,")):
+        pool = SessionPool(replace(tiny_model, weights=weights), Settings(), 1)
+        TextReport(Renderer()).started(Beginning(("area.py",), (), pool, 0, 9_000.0, 12.0))
+        out = capsys.readouterr().out
+        assert said in out
+        assert "loaded in 12 ms, after 9.0 s importing torch and transformers)." in out
 
 
 def test_text_names_what_happened(
