@@ -32,7 +32,7 @@ _JOIN_S: Final = 2.0
 _ANSWER_S: Final = 600.0
 _MOST_CLIENTS: Final = 8
 _LONGEST_PATH: Final = 100
-_NOT_ABOUT_IT: Final = ("compare", "at", "debounce_ms", "chunk_tokens")
+_NOT_ABOUT_IT: Final = ("compare", "at", "debounce_ms", "chunk_tokens", "threads")
 """Settings that change no prediction."""
 
 _log = logging.getLogger(__name__)

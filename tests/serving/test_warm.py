@@ -211,7 +211,10 @@ def test_a_socket_that_is_closed_holds_no_model(runtime: Path) -> None:
 
 
 def test_settings_that_predict_otherwise_are_told_apart() -> None:
-    same = {fingerprint(Settings(**{n: v})) for n, v in (("at", "3"), ("compare", "none"))}
+    same = {
+        fingerprint(Settings(**{n: v}))
+        for n, v in (("at", "3"), ("compare", "none"), ("threads", 2))
+    }
     assert same == {fingerprint(Settings())}
     assert fingerprint(Settings(max_tokens=3)) != fingerprint(Settings())
 
