@@ -8,7 +8,7 @@ PROBES = (1, 64)
 _WEIGHT = 0.25
 """Share of the newest pass in the estimate of how busy the machine is."""
 
-_MOST_SLOWER = 1.25
+_MOST_SLOWER = 1.75
 """Where a plain pass takes longer than asked for, repair may lengthen it so many times."""
 
 _LINE_SHARE = 1.0
@@ -62,8 +62,8 @@ class Pace:
         """Return how many tokens may run in a pass besides those that must.
 
         Args:
-            latency_ms: that the pass may take; where the needed tokens alone take about as long
-                or longer, a quarter more than they do.
+            latency_ms: that the pass may take, or three quarters more than the needed tokens alone
+                do, where that is longer.
             needed: tokens that must run.
         """
         limit = max(latency_ms, _MOST_SLOWER * self.pass_ms(needed))
