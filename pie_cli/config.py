@@ -16,6 +16,8 @@ COMPARE_PAUSE_MS: Final = 1_000
 COMPARE_LIMIT_S: Final = 20
 """Work beyond which an answer is not compared with full recompute."""
 
+MOST_THREADS: Final = 1_024
+
 COMPARISONS: Final = ("full", "prefix", "none")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 WEIGHTS: Final = ("full", "int8")
@@ -91,6 +93,10 @@ class Settings:
         _check_minimum("debounce_ms", self.debounce_ms, 0)
         if self.threads is not None:
             _check_minimum("--threads", self.threads, 1)
+            if self.threads > MOST_THREADS:
+                raise InputError(
+                    f"--threads is {self.threads}", f"it must be at most {MOST_THREADS}"
+                )
         if self.chunk_tokens is not None:
             _check_minimum("chunk_tokens", self.chunk_tokens, 1)
         if self.context_tokens is not None:

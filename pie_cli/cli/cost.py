@@ -41,7 +41,7 @@ def measure(model: PreparedModel, settings: Settings) -> Cost | None:
     Raises:
         CacheCapacityError: when the memory does not suffice.
     """
-    short = replace(settings, at="end", compare="full", context_tokens=_TOKENS)
+    short = replace(settings, at="edit", compare="full", context_tokens=_TOKENS)
     if model.window < 2 * short.max_tokens:
         return None
     lines = list(islice(source_lines(), _LINES))

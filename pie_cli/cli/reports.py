@@ -94,7 +94,7 @@ class TextReport:
             case NotCompared():
                 self._renderer.not_compared(event.full)
             case ComparisonStopped():
-                self._renderer.aside("  not confirmed: a newer save came")
+                self._renderer.aside("  not confirmed: a newer save or question came")
             case Superseded():
                 self._superseded(event)
             case Failed() | Noted():

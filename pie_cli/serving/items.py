@@ -3,7 +3,7 @@
 import re
 
 from pie_cli.results import Prediction
-from pie_cli.text.brackets import written_again
+from pie_cli.text.brackets import closed_by, written_again
 
 _WORD_BEFORE = re.compile(r"\w*\Z")
 
@@ -51,11 +51,16 @@ def replacement(text: str, offset: int, prediction: Prediction) -> tuple[str, in
     if not prediction.completes_line or not rest.strip():
         return line, 0
     first, newline, more = line.partition("\n")
-    taken = written_again(text[start:offset], first, rest)
+    typed = text[start:offset]
+    taken = written_again(typed, first, rest)
     if newline:
+        again = written_again(typed, line, rest)
+        if again > taken or closed_by(typed + first, rest[taken:]):
+            # The lines below are within brackets that the editor has closed already.
+            return line + rest[again:], len(rest)
         return f"{first}{rest[taken:]}\n{more}", len(rest)
     shorter = first[: len(first) - taken]
-    if first.endswith(rest[:taken]) and not written_again(text[start:offset], shorter, rest):
+    if first.endswith(rest[:taken]) and not written_again(typed, shorter, rest):
         first, taken = shorter, 0
     return (first, taken) if first.strip() else None
 

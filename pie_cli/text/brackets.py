@@ -1,10 +1,14 @@
 """Brackets and quotes that one part of a line opens and another one closes."""
 
+import re
 from typing import Final
 
 _OPENER_OF: Final = {")": "(", "]": "[", "}": "{"}
 _OPENERS: Final = frozenset(_OPENER_OF.values())
 _QUOTES: Final = frozenset("\"'`")
+
+# An apostrophe within a word, as in "don't", but for the prefixes of Python's strings.
+_APOSTROPHE: Final = re.compile(r"(?<=\w)(?<!\b[rbfuRBFU])(?<!\b[rbfRBF][rbfRBF])'")
 
 CLOSING: Final = frozenset(_OPENER_OF) | _QUOTES
 
@@ -21,12 +25,16 @@ def closed_by(typed: str, line: str) -> list[int]:
     Returns:
         Where in the rest the closing brackets and quotes are, ascending.
     """
+    text = typed + line
+    apostrophes = {found.start() for found in _APOSTROPHE.finditer(text)}
     open_now: list[str] = []
     n_before, found = 0, []
     is_escaped = False
-    for place, character in enumerate(typed + line, start=-len(typed)):
+    for place, character in enumerate(text, start=-len(typed)):
         if place == 0:
             n_before = len(open_now)
+        if place + len(typed) in apostrophes and open_now[-1:] != ["'"]:
+            continue
         inside = open_now[-1] if open_now and open_now[-1] in _QUOTES else None
         if is_escaped:
             is_escaped = False
@@ -50,7 +58,7 @@ def written_again(typed: str, line: str, rest: str) -> int:
 
     Args:
         typed: before the place, in its line.
-        line: to be written there.
+        line: to be written there, or several.
         rest: after the place, in its line.
 
     Returns:
@@ -63,5 +71,5 @@ def written_again(typed: str, line: str, rest: str) -> int:
         if rest[at : at + 1] != line[place]:
             break
         taken, last = at + 1, place
-    tail = line[last + 1 :]
+    tail = line[last + 1 :].partition("\n")[0]
     return taken + len(tail) * (taken > 0 and rest[taken:].startswith(tail))

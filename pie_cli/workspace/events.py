@@ -95,7 +95,7 @@ class MadeExact:
 
 @dataclass(frozen=True)
 class ComparisonStopped:
-    """The comparison with the same number made way for a newer change."""
+    """The comparison with the same number made way for a newer change, or for another answer."""
 
     number: int
 

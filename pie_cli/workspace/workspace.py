@@ -1,6 +1,6 @@
 """Answers to changed documents: the newest first, then a comparison while nothing newer waits."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -283,17 +283,43 @@ class Workspace:
             if full is not None:
                 yield NotCompared(change.number, session.path, full)
             return
-        if not self._is_quiet():
-            if not self._documents.stopped:
-                yield ComparisonStopped(change.number)
-            return
-        comparison = self._compared(used, how)
-        if comparison is not None:
+        prediction, asked = used.prediction, False
+        while (comparison := self._compared(used, how) if self._is_quiet() else None) is None:
+            questions = self._questions(change)
+            yield from self._respond_to(questions)
+            asked = bool(questions)
+            if self._documents.stopped:
+                return
+            if not asked or used.prediction is not prediction:
+                break
+        if comparison is None:
+            yield ComparisonStopped(change.number)
+        else:
             if comparison.strategy == "full":
                 full = Recompute(comparison.timings_ms.line, measured=True)
             yield Compared(change.number, session.path, comparison, full)
-        elif self._documents.newer_than(change.number):
-            yield ComparisonStopped(change.number)
+        if asked:
+            yield from self._make_exact()
+
+    def _questions(self, change: Change) -> tuple[Request, ...]:
+        """Take the questions that a comparison made way for; none where anything else came, too."""
+        if self._documents.newer_than(change.number):
+            return ()
+        if not self._early.items:
+            self._early = self._documents.take(0.0)
+        early = self._early
+        if len(early.requests) < len(early.items):
+            return ()
+        self._early = Taken()
+        return early.requests
+
+    def _respond_to(self, questions: Sequence[Request]) -> Iterator[Event]:
+        try:
+            for request in questions:
+                yield from self._respond(request, None)
+        finally:
+            for request in questions:
+                request.drop()
 
     def _is_quiet(self) -> bool:
         """Wait whether anything comes that is to be answered."""

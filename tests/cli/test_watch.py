@@ -290,7 +290,7 @@ def test_text_names_what_happened(
     for part in (
         "Watching area.py",
         "area.py  1 line added",
-        "not confirmed: a newer save came",
+        "not confirmed: a newer save or question came",
         "2 saves not answered before a newer one came",
         "1 save not answered before the end",
     ):

@@ -88,8 +88,13 @@ def test_a_line_of_its_own_gets_a_line_end_where_there_is_none(
         ("f(", ")", ")", None),
         ("f(", ")\r", "a)", ("a", 0)),
         ("def f(", ")", "self):\n    return 1", ("self):\n    return 1", 1)),
-        ("f(", ")  # why", "a\nb = 2", ("a)  # why\nb = 2", 8)),
+        ("f(", ")  # why", "a\nb = 2", ("a\nb = 2)  # why", 8)),
         ("x = ", "", "f(a)\ny = 1", ("f(a)\ny = 1", 0)),
+        ("foo(", ")", "\n    3,\n    4,\n)", ("\n    3,\n    4,\n)", 1)),
+        ("if foo(", "):", "a,\n    b):\n    c", ("a,\n    b):\n    c", 2)),
+        ("foo(bar(", "))", "a),\n    b)", ("a),\n    b)", 2)),
+        ("foo(", ")", "a,\n    b", ("a,\n    b)", 1)),
+        ("# don't load(", ")", "it)", ("it", 0)),
     ],
 )
 def test_what_an_editor_closed_is_not_closed_again_and_further_lines_come_below_it(

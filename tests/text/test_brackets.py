@@ -20,6 +20,9 @@ LINES = st.text("()[]{}\"'`\\a, :", max_size=12)
         ('print("', '\\"hi', []),
         ("", "a)", []),
         ("f(]", "x)", [1]),
+        ("# don't load(", "it)", [2]),
+        ("print(f'", "it's')", [2, 5]),
+        ("print(rb'", "a')", [1, 2]),
     ],
 )
 def test_what_was_open_before_is_closed_once(typed: str, line: str, closing: list[int]) -> None:

@@ -16,7 +16,15 @@ from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
 from pie_cli.workspace.context import Context
 from pie_cli.workspace.documents import Documents
-from pie_cli.workspace.events import Answered, Event, MadeExact, Predicted, Superseded
+from pie_cli.workspace.events import (
+    Answered,
+    Compared,
+    ComparisonStopped,
+    Event,
+    MadeExact,
+    Predicted,
+    Superseded,
+)
 from pie_cli.workspace.pool import SessionPool
 from pie_cli.workspace.requests import Request
 from pie_cli.workspace.workspace import Workspace
@@ -113,8 +121,8 @@ def test_a_prediction_made_before_it_is_asked_for_is_the_answer(
     desk.until_idle()
     desk.documents.change(A, Edit.of_ranges(SOURCE, [(40, 40, "x")]), 2, HERE)
     monkeypatch.setattr(EditSession, "compare", lambda *_: None)
-    assert desk.until_idle() == [Predicted]
-    predicted = desk.seen[-1]
+    assert desk.until_idle() == [Predicted, ComparisonStopped]
+    predicted = desk.seen[-2]
     monkeypatch.setattr(EditSession, "update", lambda *_: pytest.fail("computed again"))
     request = desk.ask()
     desk.until_idle()
@@ -200,7 +208,7 @@ def test_questions_break_a_comparison_off_and_it_goes_on_afterwards(
 
     monkeypatch.setattr(EditSession, "compare", asked_meanwhile)
     desk.documents.change(A, Edit.of_ranges(SOURCE, [(40, 40, "x")]), 2, HERE)
-    assert desk.until_idle() == [Predicted, Answered, MadeExact]
+    assert desk.until_idle() == [Predicted, Answered, ComparisonStopped, MadeExact]
     assert said(requests[0]) is not None
     assert desk.pool.use("a.py").session.exact
 
@@ -315,3 +323,49 @@ def test_the_first_save_of_a_text_that_was_there_is_answered_where_it_changed(de
     answer = next(event for event in reversed(desk.seen) if isinstance(event, Predicted))
     assert (answer.document.path, answer.opened) == (B, True)
     assert answer.prediction.at.line in (4, 5)
+
+
+def asked_after(desk: Desk, **about: Any) -> tuple[list[type], Request]:
+    """Save twice and ask as soon as the second save is answered; return what came from then on."""
+    desk.documents.change(A, SOURCE, 1)
+    desk.until_idle()
+    desk.documents.change(A, "import os\n" + SOURCE, 2)
+    kinds, question = [], None
+    for event in desk.events:
+        if event is None:
+            break
+        desk.workspace.told(event)
+        kinds.append(type(event))
+        if isinstance(event, Predicted):
+            question = desk.ask(**about)
+    assert question is not None
+    return kinds, question
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.2])
+def test_a_comparison_goes_on_after_a_question_about_another_document(
+    tiny_model: EditableModel, monkeypatch: pytest.MonkeyPatch, pause_s: float
+) -> None:
+    desk = Desk(tiny_model, strategy="pie", compare="full", chunk_tokens=64)
+    monkeypatch.setattr(desk.workspace, "_compare_pause_s", pause_s)
+    kinds, question = asked_after(desk, path=B, text="x = 1\ny = ", cursor=None, version=None)
+    assert kinds == [Predicted, Answered, Compared]
+    assert said(question) is not None
+    assert desk.pool.use("a.py").session.exact
+
+
+def test_a_comparison_goes_on_after_the_question_that_has_been_answered(
+    tiny_model: EditableModel,
+) -> None:
+    desk = Desk(tiny_model, strategy="pie", compare="full", chunk_tokens=64)
+    kinds, question = asked_after(desk, cursor=None)
+    assert kinds == [Predicted, Answered, Compared]
+    assert said(question) is not None
+
+
+def test_a_question_elsewhere_in_the_document_ends_its_comparison(
+    tiny_model: EditableModel,
+) -> None:
+    desk = Desk(tiny_model, strategy="pie", compare="full", chunk_tokens=64)
+    kinds, _ = asked_after(desk, cursor=Cursor(9, 1))
+    assert kinds == [Predicted, Answered, ComparisonStopped, MadeExact]
