@@ -10,6 +10,8 @@ from pie_cli.session import EditSession
 
 _TOKENS = 1_024
 _LINES = 400
+_AT = 300
+"""The line that is written: any in the middle of a file."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Cost:
 
 
 def measure(model: PreparedModel, settings: Settings) -> Cost | None:
-    """Open a source file of this project, save it with a line more, and compare.
+    """Open a source file of this project without one of its lines, save it with it, and compare.
 
     Args:
         model: ready.
@@ -41,13 +43,12 @@ def measure(model: PreparedModel, settings: Settings) -> Cost | None:
     Raises:
         CacheCapacityError: when the memory does not suffice.
     """
-    short = replace(settings, at="edit", compare="full", context_tokens=_TOKENS)
+    short = replace(settings, at=f"{_AT + 2}", compare="full", context_tokens=_TOKENS)
     if model.window < 2 * short.max_tokens:
         return None
     lines = list(islice(source_lines(), _LINES))
     session = EditSession(model, "measured.py", short)
-    session.open("".join(lines))
-    lines[-20:-20] = ["    total = count + 1\n"]
+    session.open("".join(lines[:_AT] + lines[_AT + 1 :]))
     prediction = session.update("".join(lines))
     comparison = session.compare()
     if comparison is None:
