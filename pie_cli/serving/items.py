@@ -55,7 +55,8 @@ def replacement(text: str, offset: int, prediction: Prediction) -> tuple[str, in
     taken = written_again(typed, first, rest)
     if newline:
         again = written_again(typed, line, rest)
-        if again > taken or closed_by(typed + first, rest[taken:]):
+        is_deeper = _indent(more) > _indent(typed)
+        if again > taken or (is_deeper and closed_by(typed + first, rest[taken:])):
             # The lines below are within brackets that the editor has closed already.
             return line + rest[again:], len(rest)
         return f"{first}{rest[taken:]}\n{more}", len(rest)
@@ -63,6 +64,10 @@ def replacement(text: str, offset: int, prediction: Prediction) -> tuple[str, in
     if first.endswith(rest[:taken]) and not written_again(typed, shorter, rest):
         first, taken = shorter, 0
     return (first, taken) if first.strip() else None
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def word_before(text: str, offset: int) -> str:

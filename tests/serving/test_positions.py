@@ -88,7 +88,7 @@ def test_a_line_of_its_own_gets_a_line_end_where_there_is_none(
         ("f(", ")", ")", None),
         ("f(", ")\r", "a)", ("a", 0)),
         ("def f(", ")", "self):\n    return 1", ("self):\n    return 1", 1)),
-        ("f(", ")  # why", "a\nb = 2", ("a\nb = 2)  # why", 8)),
+        ("f(", ")  # why", "a\nb = 2", ("a)  # why\nb = 2", 8)),
         ("x = ", "", "f(a)\ny = 1", ("f(a)\ny = 1", 0)),
         ("foo(", ")", "\n    3,\n    4,\n)", ("\n    3,\n    4,\n)", 1)),
         ("if foo(", "):", "a,\n    b):\n    c", ("a,\n    b):\n    c", 2)),
