@@ -12,18 +12,18 @@ from pie_cli.text.edit import Edit
 
 
 @dataclass(frozen=True)
-class BrokenOff:
-    """A comparison that was stopped between two chunks.
+class Begun:
+    """A comparison between two chunks, or before its first one.
 
     Attributes:
         how: "full" or "prefix".
-        reached: every token before this one has been computed.
+        reached: the token that it goes on with.
         compute_s: seconds that it took so far.
     """
 
     how: str
     reached: int
-    compute_s: float
+    compute_s: float = 0.0
 
 
 @dataclass
@@ -39,8 +39,7 @@ class CachedPrompt:
         place, decoding: where and how it was decoded.
         draft: token ids of that prediction, the next one's draft.
         last_draft: the draft that it had itself.
-        broken_off: the comparison of this prompt that was begun; None where there is none to go on
-            with.
+        broken_off: the comparison of this prompt to go on with; None where there is none.
     """
 
     engine: Engine
@@ -52,14 +51,14 @@ class CachedPrompt:
     last: Prediction | None = None
     draft: tuple[int, ...] = ()
     last_draft: tuple[int, ...] = ()
-    broken_off: BrokenOff | None = None
+    broken_off: Begun | None = None
 
-    def compare_from(self, how: str) -> int:
-        """Return the first token that a comparison recomputes, "full" or "prefix"."""
+    def comparison(self, how: str) -> Begun:
+        """Return where a comparison goes on, or begins, "full" or "prefix"."""
         if self.broken_off and self.broken_off.how == how:
-            return self.broken_off.reached
+            return self.broken_off
         # What keeps a common prefix only encodes all after the change: also what is exact already.
-        return 0 if how == "full" else min(self.stale_from, self.changed_from)
+        return Begun(how, 0 if how == "full" else min(self.stale_from, self.changed_from))
 
     def answered(
         self,

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TypeAlias
 
 from pie_cli.answers import compared
-from pie_cli.cached import BrokenOff, CachedPrompt
+from pie_cli.cached import Begun, CachedPrompt
 from pie_cli.config import Settings
 from pie_cli.decoder import LineDecoder
 from pie_cli.editable import EditableModel
@@ -253,12 +253,12 @@ class EditSession:
         state, wanted = self._state, self.settings.compare
         if limit_ms is None or state is None or wanted == "none":
             return wanted
-        start = state.compare_from(wanted)
+        start = state.comparison(wanted).reached
         if (self._recompute_ms(start) or 0.0) <= limit_ms:
             return wanted
         # What is exact already gains nothing from a cheaper comparison.
         if wanted == "full" and not self.exact:
-            start = state.compare_from("prefix")
+            start = state.comparison("prefix").reached
             if (self._recompute_ms(start) or 0.0) <= limit_ms:
                 return "prefix"
         return "none"
@@ -286,21 +286,19 @@ class EditSession:
         state, how = self._state, how or self.settings.compare
         if how == "none" or state is None or state.last is None:
             return None
-        start = state.compare_from(how)
+        begun = state.comparison(how)
         length = len(state.prompt.token_ids)
         decoding = state.decoding
         draft = state.last_draft[: decoding.max_tokens - 1]
-        begun = state.broken_off
-        compute_s = begun.compute_s if begun and begun.how == how else 0.0
-        reached = start
+        reached, compute_s = begun.reached, begun.compute_s
         with self._guarded():
-            for step in self._recompute(state, start, should_stop, draft):
+            for step in self._recompute(state, reached, should_stop, draft):
                 compute_s += step.compute_s
                 reached = step.reached
                 if on_progress:
                     on_progress(reached, length)
             if reached < length:
-                state.broken_off = BrokenOff(how, reached, compute_s)
+                state.broken_off = Begun(how, reached, compute_s)
                 return None
             state.broken_off = None
             line = state.engine.predict_after(state.prompt.token_ids, decoding, draft)
