@@ -3,6 +3,7 @@
 import re
 
 from pie_cli.results import Prediction
+from pie_cli.text.answer import columns
 from pie_cli.text.brackets import closed_by, written_again
 
 _WORD_BEFORE = re.compile(r"\w*\Z")
@@ -55,7 +56,7 @@ def replacement(text: str, offset: int, prediction: Prediction) -> tuple[str, in
     taken = written_again(typed, first, rest)
     if newline:
         again = written_again(typed, line, rest)
-        is_deeper = _indent(more) > _indent(typed)
+        is_deeper = columns(more.lstrip("\n")) > columns(typed)
         if again > taken or (is_deeper and closed_by(typed + first, rest[taken:])):
             # The lines below are within brackets that the editor has closed already.
             return line + rest[again:], len(rest)
@@ -64,10 +65,6 @@ def replacement(text: str, offset: int, prediction: Prediction) -> tuple[str, in
     if first.endswith(rest[:taken]) and not written_again(typed, shorter, rest):
         first, taken = shorter, 0
     return (first, taken) if first.strip() else None
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
 
 
 def word_before(text: str, offset: int) -> str:
