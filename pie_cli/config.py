@@ -17,6 +17,7 @@ COMPARE_LIMIT_S: Final = 20
 """Work beyond which an answer is not compared with full recompute."""
 
 MOST_THREADS: Final = 1_024
+"""Threads that may be asked for: far more than that cannot be started."""
 
 COMPARISONS: Final = ("full", "prefix", "none")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
