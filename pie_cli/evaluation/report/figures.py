@@ -323,11 +323,12 @@ def _save(path: Path, panels: Sequence[Panel], caption: str) -> None:
         handles, labels = axes.get_legend_handles_labels()
         legend |= dict(zip(labels, handles, strict=True))
     figure.suptitle(caption, fontsize=9)
+    longest = max(map(len, legend), default=0)
     figure.legend(
         list(legend.values()),
         list(legend),
         loc="outside lower center",
-        ncols=max(1, min(len(legend), int(width * _CHARS_PER_INCH / (8 + max(map(len, legend)))))),
+        ncols=max(1, min(len(legend), int(width * _CHARS_PER_INCH / (8 + longest)))),
         frameon=False,
         fontsize=7,
     )
