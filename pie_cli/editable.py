@@ -141,6 +141,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
     """
     import torch
 
+    from pie_cli.engine.crew import follow
     from pie_cli.engine.device import memory_sufficing
     from pie_cli.engine.gate.check import check_model
     from pie_cli.engine.gate.verdicts import UnusableModel
@@ -148,6 +149,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
     from pie_cli.engine.packing import pack, pack_int8
 
     folder = loaded.model.name_or_path if remember else ""
+    follow(loaded.model)
     try:
         with memory_sufficing():
             verdict = check_model(loaded.model, Path(folder) if folder else None)

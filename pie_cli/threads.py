@@ -1,24 +1,43 @@
 """The libraries that compute, as environment variables tell them: threads, and kernels kept."""
 
 import os
+import sys
+from pathlib import Path
 
 _KERNELS = 64
 """Kernels that are kept: those of some ten numbers of rows, of which each pass takes one."""
+
+_ROUNDS = "100000"
+"""Of spinning: about a millisecond, longer than any stretch of a pass that one thread computes."""
+
+_OTHER_RUNTIMES = ("libiomp", "libomp")
+"""Which take the place of GNU's where torch was built with them."""
 
 _BUSY = 0.5
 """Processors' worth of other load from which on one is left to it."""
 
 
-def wait_passively() -> None:
-    """Let threads sleep while they wait for each other; to be called before torch is imported.
+def spin_briefly() -> None:
+    """Let threads that wait for each other spin a millisecond, then sleep; before torch is there.
 
-    By default they spin, which is fastest on a machine with nothing else to do. Beside a busy
-    program it takes a pass from some 100 ms to seconds (docs/log.md): a thread that has no
-    processor is waited for by one that has. What the user has set stays.
+    So within a pass they spin, and `engine/crew.py` sees to it that they do not stand in the way of
+    other programs. Runtimes other than GNU's were not measured, and sleep at once. What the user
+    has set stays.
     """
-    if "GOMP_SPINCOUNT" not in os.environ:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ and "torch" not in sys.modules:
+        os.environ.setdefault("GOMP_SPINCOUNT", _ROUNDS)
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+def threads_spin() -> bool:
+    """Whether threads wait as `spin_briefly` wants it; to be called once torch is imported."""
+    if os.environ.get("GOMP_SPINCOUNT") != _ROUNDS:
+        return False
+    try:
+        libraries = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "libgomp" in libraries and not any(name in libraries for name in _OTHER_RUNTIMES)
 
 
 def keep_few_kernels() -> None:

@@ -1,4 +1,4 @@
-"""Threads wait asleep, and leave a processor to programs that are at work."""
+"""Threads spin while they wait, and leave processors to programs that are at work."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pie_cli import threads
-from pie_cli.threads import keep_few_kernels, threads_for, wait_passively
+from pie_cli.threads import keep_few_kernels, spin_briefly, threads_for, threads_spin
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,9 +40,10 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
-    wait_passively()
+    spin_briefly()
     keep_few_kernels()
     assert threads.os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert not threads_spin()
     assert threads.os.environ["LRU_CACHE_CAPACITY"] == "7"
     assert threads.os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
 
@@ -77,10 +78,37 @@ print(given_out(range(101, 501)) - before)
     assert int(result.stdout) < 20e6
 
 
+def _in_a_fresh_process(program: str, **environment: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", **environment},
+    ).stdout.strip()
+
+
 def test_the_command_line_says_so_before_torch_is_there() -> None:
     program = (
         "import pie_cli.cli.app, os, sys;"
-        "assert 'torch' not in sys.modules and os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'"
+        "assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
     )
-    environment = {"PATH": "/usr/bin:/bin"}
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=environment)
+    assert _in_a_fresh_process(program) == "100000"
+
+
+def test_once_torch_is_there_it_is_too_late_to_spin() -> None:
+    program = "import os, torch, pie_cli.cli.app; print('GOMP_SPINCOUNT' in os.environ)"
+    assert _in_a_fresh_process(program) == "False"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there GNU's runtime is looked for")
+@pytest.mark.parametrize("policy", ["PASSIVE", ""])
+def test_threads_spin_unless_the_user_wants_them_asleep(policy: str) -> None:
+    program = (
+        "import pie_cli.cli.app, torch; from pie_cli import threads;"
+        "print(threads.threads_spin(), 'libgomp' in open('/proc/self/maps').read())"
+    )
+    environment = {"OMP_WAIT_POLICY": policy} if policy else {}
+    spins, has_gnu = _in_a_fresh_process(program, **environment).split()
+    assert spins == str(not policy and has_gnu == "True")

@@ -16,9 +16,9 @@ from pie_cli.cli.reporting import reporting
 from pie_cli.cli.starting import importing
 from pie_cli.config import COMPARE_LIMIT_S, COMPARE_PAUSE_MS, DEFAULT_MODEL, Settings
 from pie_cli.errors import PieError
-from pie_cli.threads import keep_few_kernels, wait_passively
+from pie_cli.threads import keep_few_kernels, spin_briefly
 
-wait_passively()
+spin_briefly()
 keep_few_kernels()
 app = typer.Typer(
     cls=LegibleGroup,

@@ -4,15 +4,13 @@ import logging
 import time
 from dataclasses import dataclass
 
-import torch
-
 from pie_cli.cli.render import Renderer
 from pie_cli.config import DEFAULT_MODEL, Settings
 from pie_cli.editable import PreparedModel, prepare
+from pie_cli.engine.crew import engage
 from pie_cli.models.choice import EMBEDDED, advised
 from pie_cli.models.loading import load
 from pie_cli.models.machine import Machine, examine
-from pie_cli.threads import threads_for
 from pie_cli.timing import elapsed_ms
 
 _log = logging.getLogger(__name__)
@@ -39,7 +37,7 @@ class Opened:
 def open_model(settings: Settings, renderer: Renderer, *, random_weights: bool = False) -> Opened:
     """Load the model that the settings name and run the gate; note what it restricts."""
     began = time.perf_counter()
-    torch.set_num_threads(threads_for(torch.get_num_threads(), settings.threads))
+    engage(settings.threads)
     with renderer.progress(f"loading {settings.model}") as report:
         loaded = load(
             settings.model,

@@ -109,7 +109,7 @@ Threads: TypeAlias = Annotated[
     int | None,
     typer.Option(
         "--threads",
-        help="Threads that compute on a CPU; by default all cores, one less beside busy programs.",
+        help="Most threads that compute on a CPU; fewer beside busy programs. By default all cores.",
         metavar="N",
         show_default=False,
     ),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from pie_cli.engine import crew
 from pie_cli.engine.layers import LayerStates, Moves, SlotLayer, StoredRun, grown
 from pie_cli.engine.model import CausalModel, layer_count, window
 from pie_cli.engine.passes import ForwardPass
@@ -117,6 +118,7 @@ class SlotCache(Cache):
         deltas = self._deltas(moves) if rotation is not None else None
         turns: dict[tuple[int, torch.device, bool], Turn] = {}
         run_deltas = _run_deltas(moves)
+        crew.begin()
         for index, layer in enumerate(self.slot_layers):
             if not layer.is_initialized:
                 continue
@@ -130,6 +132,7 @@ class SlotCache(Cache):
                     )
                 turn = turns[key]
             layer.move(moves, turn)
+            crew.give_way()
         if self._home_positions is not None:
             sources = moves.sources()
             homes = self._home_positions[sources]

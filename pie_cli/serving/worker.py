@@ -13,7 +13,6 @@ from pie_cli.editable import EditableModel
 from pie_cli.errors import InputError, PieError
 from pie_cli.serving.offer import offering
 from pie_cli.session import OnProgress
-from pie_cli.threads import threads_for
 from pie_cli.watching.files import read_source, shown_path
 from pie_cli.workspace.context import BUDGET_SHARE, Context
 from pie_cli.workspace.documents import Documents
@@ -173,12 +172,11 @@ class Worker:
 def _load(settings: Settings, report: Callable[[str, int, int], None]) -> EditableModel:
     """Load a model; heavy modules are imported here, in the thread that needs them."""
     report("start", 0, 0)
-    import torch
-
     from pie_cli.editable import prepare
+    from pie_cli.engine.crew import engage
     from pie_cli.models.loading import load
 
-    torch.set_num_threads(threads_for(torch.get_num_threads(), settings.threads))
+    engage(settings.threads)
     try:
         loaded = load(
             settings.model,
