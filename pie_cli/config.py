@@ -51,7 +51,7 @@ class Settings:
         line_margin: by how much the logit of a token that goes on with the line at the end of an
             edit must be above that of the best one that ends it; else the line is done. A multiple
             of it where the line looks done.
-        threads: that compute on a CPU; None for all cores, one less where others are at work.
+        threads: most that compute on a CPU; None for all cores.
         weights: "full" as `dtype` has them, or "int8": rounded to eight bits, on a CPU.
 
     Raises:
