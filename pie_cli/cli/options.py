@@ -109,7 +109,7 @@ Threads: TypeAlias = Annotated[
     int | None,
     typer.Option(
         "--threads",
-        help="Most threads that compute on a CPU, by default all cores; fewer beside busy programs.",
+        help="Most threads that compute on a CPU, by default all; fewer beside busy programs.",
         metavar="N",
         show_default=False,
     ),
