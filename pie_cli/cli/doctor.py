@@ -15,12 +15,14 @@ from pie_cli.cli.starting import import_ms
 from pie_cli.cli.words import duration, precision
 from pie_cli.config import Settings
 from pie_cli.editable import prepare
+from pie_cli.engine.crew import engage
 from pie_cli.errors import ModelError, PieError
 from pie_cli.models.cache import OnDisk, Presence, look_up
 from pie_cli.models.loading import LoadedModel, load
 from pie_cli.models.machine import Machine, examine
 from pie_cli.models.products import ROWS, bfloat16_gains
 from pie_cli.models.registry import ModelSource, Origin, resolve
+from pie_cli.threads import threads_spin
 from pie_cli.timing import elapsed_ms
 
 _GAIN = 1.15
@@ -92,6 +94,7 @@ def _check(renderer: Renderer, settings: Settings, source: ModelSource, disk: On
     # By its folder: the hub is not asked.
     name = str(disk.folder) if source.origin is Origin.HUB else source.name
     began = time.perf_counter()
+    engage(settings.threads)
     with renderer.progress(f"loading {source.name}") as report:
         loaded = load(
             name,
@@ -147,6 +150,7 @@ def _machine_facts(machine: Machine) -> Iterator[tuple[str, str]]:
     packages = ", ".join(f"{name} {found or 'missing'}" for name, found in versions.items())
     yield "packages", f"{packages}; imported in {duration(import_ms())}"
     threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
+    threads += ", fewer beside busy programs" if machine.threads > 1 and threads_spin() else ""
     yield "cpu", ", ".join((machine.cpu, threads, *filter(None, [" ".join(machine.instructions)])))
     yield "memory", _free(machine.free_bytes)
     for gpu in machine.gpus:
@@ -170,6 +174,8 @@ def _gain_facts(gains: Sequence[float]) -> Iterator[tuple[str, str]]:
     yield "bfloat16", f"{figures} times as fast as float32 over {tokens} tokens"
     if min(gains) >= _GAIN:
         yield "", "--dtype bfloat16 answers sooner here, but then two exact runs, too, may differ"
+    else:
+        yield "", "so float32, the default, is right here"
 
 
 def _free(size_bytes: int | None) -> str:

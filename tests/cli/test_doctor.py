@@ -66,6 +66,7 @@ def test_bfloat16_is_advised_where_it_is_faster_throughout(
     output = doctor("--model", str(gpt2)).stdout
     assert f"{gains[0]}, {gains[1]}, {gains[2]} times as fast as float32" in output
     assert ("--dtype bfloat16 answers sooner" in output) is pays
+    assert ("so float32, the default, is right here" in output) is not pays
 
 
 def test_json_is_one_document_with_the_same_facts(tiny_checkpoint: Path):
