@@ -6,7 +6,10 @@ PROBES = (1, 64)
 """Tokens of the passes that a pace is first learned from."""
 
 _WEIGHT = 0.25
-"""Share of the newest pass in the estimate of how busy the machine is."""
+"""Share of the newest pass in the estimate of what passes take."""
+
+_MOST_AT_ONCE = 8
+"""Times as long as expected that a pass counts for at most: it may have been stalled."""
 
 _MOST_SLOWER = 1.75
 """Where a plain pass takes longer than asked for, repair may lengthen it so many times."""
@@ -49,10 +52,20 @@ class Pace:
         self._base_ms = max(1e-3, short - few * self._token_ms)
 
     def observe(self, tokens: int, time_ms: float) -> None:
-        """Correct the estimate by one more pass, of a busy machine perhaps."""
-        if self.known:
-            ratio = time_ms / (self._base_ms + tokens * self._token_ms)
-            self._slowness += _WEIGHT * (min(ratio, 8 * self._slowness) - self._slowness)
+        """Correct the estimate by one more pass: of a busy machine perhaps, or of many tokens.
+
+        A pass whose tokens take most of its time tells what tokens cost in such passes: more than
+        in those that were measured first.
+        """
+        if not self.known:
+            return
+        base_ms, tokens_ms = self.pass_ms(0), self.pass_ms(tokens) - self.pass_ms(0)
+        if tokens_ms > base_ms:
+            ratio = max(0.0, time_ms - base_ms) / tokens_ms
+            self._token_ms *= 1 + _WEIGHT * (min(ratio, _MOST_AT_ONCE) - 1)
+        else:
+            ratio = time_ms / (base_ms + tokens_ms)
+            self._slowness *= 1 + _WEIGHT * (min(ratio, _MOST_AT_ONCE) - 1)
 
     def pass_ms(self, tokens: int) -> float:
         """Return what a pass over so many tokens is expected to take now, in milliseconds."""

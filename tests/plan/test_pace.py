@@ -40,6 +40,21 @@ def test_a_busy_machine_has_less_room_until_it_is_quiet_again() -> None:
     assert pace.room(100, 10) == pytest.approx(quiet, rel=0.05)
 
 
+def test_passes_over_many_tokens_take_the_time_asked_for_in_the_end() -> None:
+    """Though a token costs twice as much there as in the passes that were measured first."""
+    pace = learned(10.0, 0.15)
+
+    def take(tokens: int) -> float:
+        return 10 + 0.15 * min(tokens, 64) + 0.3 * max(0, tokens - 64)
+
+    assert take(10 + pace.room(100, 10)) > 150
+    for _ in range(12):
+        for tokens in (10 + pace.room(100, 10), 10):
+            pace.observe(tokens, take(tokens))
+    assert take(10 + pace.room(100, 10)) == pytest.approx(100, rel=0.1)
+    assert pace.pass_ms(10) == pytest.approx(take(10), rel=0.2)
+
+
 def test_one_stalled_pass_is_no_reason_to_repair_nothing() -> None:
     pace = learned(20.0, 0.5)
     pace.observe(10, 60_000.0)
