@@ -36,6 +36,7 @@ class Crew:
         clock, used: seconds passed, and seconds of processor time that the process got.
 
     Attributes:
+        most: threads that compute where nobody else is at work.
         size: threads that compute now.
     """
 
@@ -46,7 +47,7 @@ class Crew:
         clock: Callable[[], float] = time.perf_counter,
         used: Callable[[], float] = time.process_time,
     ) -> None:
-        self.size = self._all = size
+        self.size = self.most = size
         self._take, self._clock, self._used = take, clock, used
         self._retry_at = 0.0
         self._begin()
@@ -68,9 +69,9 @@ class Crew:
 
     def _retry(self) -> bool:
         """Take all threads again when it is time to."""
-        due = self.size < self._all and self._clock() >= self._retry_at
+        due = self.size < self.most and self._clock() >= self._retry_at
         if due:
-            self._resize(self._all)
+            self._resize(self.most)
         return due
 
     def _resize(self, size: int) -> None:
@@ -94,6 +95,11 @@ def engage(asked: int | None) -> None:
     cores = torch.get_num_threads()
     _crew = Crew(asked or cores) if threads_spin() else None
     torch.set_num_threads(_crew.size if _crew else threads_for(cores, asked))
+
+
+def threads() -> int:
+    """Return how many threads compute where nobody else is at work."""
+    return _crew.most if _crew else torch.get_num_threads()
 
 
 def begin() -> None:

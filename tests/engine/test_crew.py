@@ -156,6 +156,16 @@ def test_as_many_threads_as_asked_for(
     monkeypatch.setattr(crew, "threads_spin", lambda: spins)
     monkeypatch.setattr(crew, "threads_for", lambda cores, asked: asked or 1)
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: taken[-1] if taken else 4)
     crew.engage(asked)
-    assert taken == [size]
+    assert taken == [size] == [crew.threads()]
     assert (crew._crew is not None) is spins
+
+
+def test_how_many_compute_does_not_depend_on_others_for_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(2)
+    monkeypatch.setattr(crew, "_crew", machine.crew)
+    machine.compute(0.02, lacking=1)
+    assert (crew.threads(), machine.crew.size) == (2, 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import pie_cli
+from pie_cli.engine import crew
 from pie_cli.models.loading import LoadedModel
 from pie_cli.models.machine import cpu_name
 
@@ -23,7 +24,7 @@ class Environment:
         pie, torch, transformers, python: versions.
         platform: operating system and machine.
         cpu: model of the processor.
-        threads: that torch computes with.
+        threads: that compute where no other program is at work.
         device: "cpu", "cuda", "cuda:N" or "mps".
         device_name: of the GPU, or the processor's model.
         dtype: of weights and cache.
@@ -63,7 +64,7 @@ def describe(loaded: LoadedModel) -> Environment:
         python=platform.python_version(),
         platform=platform.platform(),
         cpu=cpu,
-        threads=torch.get_num_threads(),
+        threads=crew.threads(),
         device=loaded.device,
         device_name=torch.cuda.get_device_name(torch.device(loaded.device)) if on_gpu else cpu,
         dtype=loaded.dtype,
