@@ -18,6 +18,7 @@ def predicted(
     timings: Timings,
     edit: Edit,
     first: str | None = None,
+    from_disk: int = 0,
 ) -> Prediction:
     """Report a line as the answer to an edit.
 
@@ -30,6 +31,7 @@ def predicted(
         timings: of the whole way.
         edit: that was answered.
         first: what the line was before a second look corrected it.
+        from_disk: tokens that an earlier run had kept.
     """
     stale = plan.length - stale_from
     below = prompt.dropped_below
@@ -50,6 +52,7 @@ def predicted(
             stale,
             plan.restored,
             len(plan.repaired),
+            from_disk,
         ),
         timings_ms=timings,
         lines_added=edit.lines_added,

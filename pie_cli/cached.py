@@ -68,9 +68,12 @@ class CachedPrompt:
         timings: Timings,
         edit: Edit,
         first: str | None = None,
+        from_disk: int = 0,
     ) -> Prediction:
         """Remember a line as the next draft, and report it, with what it was at first."""
         self.last_draft, self.draft = draft, line.token_ids
         stale_from = self.stale_from
-        self.last = predicted(line, self.place, self.prompt, plan, stale_from, timings, edit, first)
+        self.last = predicted(
+            line, self.place, self.prompt, plan, stale_from, timings, edit, first, from_disk
+        )
         return self.last

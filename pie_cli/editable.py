@@ -35,6 +35,8 @@ class EditableModel:
         new_engine: makes an empty engine, with so many slots to begin with.
         pace: what its passes cost on this machine.
         weights: "full" or "int8".
+        identity: tells apart models that compute differently, also from run to run; None where
+            nobody knows.
     """
 
     name: str
@@ -50,6 +52,7 @@ class EditableModel:
     new_engine: Callable[[int], Engine]
     pace: Pace = field(default_factory=Pace, kw_only=True)
     weights: str = field(default="full", kw_only=True)
+    identity: str | None = field(default=None, kw_only=True)
 
     @property
     def notice(self) -> str | None:
@@ -144,6 +147,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
     from pie_cli.engine.crew import follow
     from pie_cli.engine.device import memory_sufficing
     from pie_cli.engine.gate.check import check_model
+    from pie_cli.engine.gate.memory import identity
     from pie_cli.engine.gate.verdicts import UnusableModel
     from pie_cli.engine.making import engine_maker
     from pie_cli.engine.packing import pack, pack_int8
@@ -165,6 +169,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
         raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
     tokenizer = TextTokenizer(loaded.tokenizer)
     new_engine = engine_maker(loaded.model, verdict)
+    found = identity(loaded.model, Path(folder)) if folder else None
     return PreparedModel(
         name=loaded.name,
         device=loaded.device,
@@ -178,6 +183,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
         capability=new_engine(0).capability,
         new_engine=new_engine,
         weights=loaded.weights,
+        identity=found and f"{found}-{loaded.weights}",
         loaded=loaded,
         verdict=verdict,
     )

@@ -17,6 +17,7 @@ class TokenCounts:
         stale: tokens whose keys and values may differ from full recompute's.
         restored: put back from exact copies; part of `reused`.
         repaired: computed again though they were in the cache; part of `encoded`.
+        from_disk: read from what an earlier run kept; part of `reused`.
     """
 
     total: int
@@ -26,6 +27,7 @@ class TokenCounts:
     stale: int
     restored: int = 0
     repaired: int = 0
+    from_disk: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Timings:
     Attributes:
         tokenize: text to token ids.
         diff: line hunks, token alignment and plan.
-        update: splice and re-rotation.
+        update: splice and re-rotation, or reading what an earlier run kept.
         forward: the pass over the fresh tokens, to the first predicted token.
         decode: the rest of the line.
         first_token: from having the new text to the first token.

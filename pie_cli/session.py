@@ -26,6 +26,7 @@ from pie_cli.engine.protocol import (
     never,
 )
 from pie_cli.errors import CacheCapacityError
+from pie_cli.keeping import KeptCache
 from pie_cli.looks import look
 from pie_cli.plan.plan import Alignment, make_plan
 from pie_cli.planner import Planner
@@ -34,6 +35,7 @@ from pie_cli.prompt.window import Edges
 from pie_cli.results import Comparison, Prediction, Timings
 from pie_cli.text.cursor import BOM, Cursor, Place
 from pie_cli.text.edit import Edit
+from pie_cli.text.matching import KeptRun
 from pie_cli.timing import elapsed_ms
 
 OnProgress: TypeAlias = Callable[[int, int], None]
@@ -50,15 +52,27 @@ class EditSession:
         model: prepared.
         path: of the file, as the model sees it in the prompt's head; nothing is read from it.
         settings: cursor, strategy, comparison, limits.
+        kept: where its cache is kept between runs; None for nowhere.
+
+    Attributes:
+        from_disk: tokens of the last prompt encoded from scratch that were kept by an earlier run.
 
     Raises:
         CacheCapacityError: when the predicted line or the context leaves no room for text.
         InputError: when `settings.at` is no position.
     """
 
-    def __init__(self, model: EditableModel, path: str, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        model: EditableModel,
+        path: str,
+        settings: Settings | None = None,
+        kept: KeptCache | None = None,
+    ) -> None:
         self.model = model
         self.path = path
+        self.from_disk = 0
+        self._kept = kept
         self.settings = settings or Settings()
         # The predicted line has to fit after the prompt.
         self._decoder = LineDecoder(model, path, self.settings)
@@ -308,6 +322,23 @@ class EditSession:
         self._keep_snapshots(should_stop)
         return compared(how, line, state.place, state.last, forward)
 
+    def keep(self, should_stop: ShouldStop = never) -> int:
+        """Keep the cache on disk for the next run, if all of it is exact; for the end.
+
+        Args:
+            should_stop: asked now and then; what was kept before stays.
+
+        Returns:
+            Bytes of the file; 0 where nothing is kept.
+
+        Raises:
+            PieError: it cannot be written.
+        """
+        state = self._state
+        if self._kept is None or state is None or not self.exact:
+            return 0
+        return self._kept.keep(state.engine, state.prompt.token_ids, self._effort, should_stop)
+
     def fork(self, strategy: str) -> "EditSession":
         """Return a session in the same state with another strategy and a copy of the cache.
 
@@ -375,7 +406,10 @@ class EditSession:
         *,
         predicts: bool = True,
     ) -> Prediction:
-        """Encode a text from scratch, chunk by chunk, and decode."""
+        """Encode a text from scratch, chunk by chunk, and decode.
+
+        What an earlier run has kept of it is read instead.
+        """
         began = perf_counter()
         place = cursor.place(text)
         prompt = self._prompt(text, cursor, place, context)
@@ -384,23 +418,34 @@ class EditSession:
         if not predicts:
             decoding = replace(decoding, max_tokens=1)
         length = len(prompt.token_ids)
-        plan = make_plan("full", Alignment(0, length, ()))
         with self._guarded():
             engine = self._state.engine if self._state else self._new_engine(length)
             state = self._state = CachedPrompt(engine, prompt, place, decoding)
             engine.begin(length)
-            for step in self._recompute(state, 0, never, ()):
+            kept = self._kept.fill(engine, prompt.token_ids) if self._kept else 0
+            read, state.stale_from = perf_counter(), kept
+            for step in self._recompute(state, kept, never, ()):
                 if on_progress:
                     on_progress(step.reached, length)
             line = engine.predict_after(prompt.token_ids, decoding, ())
             self._planner.learn_pace(engine, prompt.token_ids, decoding)
             self._text, self._cursor, self._context = text, cursor, tuple(context)
-        tokenize, forward = elapsed_ms(began, tokenized), elapsed_ms(tokenized, line.first_token_at)
-        self._effort.note(length, forward)
+        self.from_disk = kept
+        tokenize, update = elapsed_ms(began, tokenized), elapsed_ms(tokenized, read)
+        forward = elapsed_ms(read, line.first_token_at)
+        if kept and self._kept:
+            # What full recompute takes, this time does not tell.
+            self._effort = self._kept.effort()
+            plan = make_plan("prefix", Alignment(kept, length, (KeptRun(0, 0, kept),)))
+        else:
+            forward, update = forward + update, 0.0
+            self._effort.note(length, forward)
+            plan = make_plan("full", Alignment(0, length, ()))
         decode = elapsed_ms(line.first_token_at, line.ended_at)
-        first_token = tokenize + forward
-        timings = Timings(tokenize, 0.0, 0.0, forward, decode, first_token, first_token + decode)
-        return state.answered(line, (), plan, timings, Edit(text, text, ()))
+        first_token = tokenize + update + forward
+        timings = Timings(tokenize, 0.0, update, forward, decode, first_token, first_token + decode)
+        edit = Edit(text, text, ())
+        return state.answered(line, (), plan, timings, edit, from_disk=kept)
 
     def _new_engine(self, length: int) -> Engine:
         """Make an engine with room for the line, and for some edits before it has to grow."""

@@ -80,6 +80,7 @@ def watch(
     context_tokens: options.ContextTokens = None,
     context_budget: options.ContextBudget = None,
     cache_memory: options.CacheMemory = None,
+    keep_cache: options.KeepCache = False,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
     weights: options.Weights = Settings.weights,
@@ -127,6 +128,7 @@ def watch(
                 compare_pause,
                 compare_limit,
                 explains=explain,
+                keeps=keep_cache,
             ),
             as_json=as_json,
         )
@@ -170,6 +172,7 @@ def complete(
     threads: options.Threads = Settings.threads,
     context: options.ContextFiles = None,
     context_tokens: options.ContextTokens = None,
+    keep_cache: options.KeepCache = False,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
     weights: options.Weights = Settings.weights,
@@ -219,6 +222,7 @@ def complete(
                 cold=cold,
                 compare_limit_s=compare_limit,
                 explains=explain,
+                keeps=keep_cache,
             ),
         )
 

@@ -1,5 +1,6 @@
 """A completion by a model that is loaded for it."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,8 +9,10 @@ from pie_cli.cli.complete import CompleteOptions, Spent, complete_document
 from pie_cli.cli.models import Opened, open_model
 from pie_cli.cli.render import PROGRESS_AFTER_S, Renderer
 from pie_cli.cli.starting import import_ms
-from pie_cli.cli.words import duration, what_changed
+from pie_cli.cli.words import duration, megabytes, what_changed
 from pie_cli.config import Settings
+from pie_cli.errors import PieError
+from pie_cli.keeping import kept_caches
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Comparison, Recompute
 from pie_cli.session import EditSession
@@ -44,7 +47,23 @@ def complete(
     renderer = Renderer(explains=options.explains)
     context = [ContextFile(*other) for other in others]
     opened = open_model(settings, renderer)
-    session = EditSession(opened.model, shown_path(path), settings)
+    kept = kept_caches(opened.model) if options.keeps else None
+    session = EditSession(opened.model, shown_path(path), settings, kept and kept.of(path))
+    _answer(session, options, edit, context, opened, renderer)
+    # The answer does not wait for it.
+    sys.stdout.flush()
+    _keep(session, renderer, options)
+
+
+def _answer(
+    session: EditSession,
+    options: CompleteOptions,
+    edit: Edit,
+    context: Sequence[ContextFile],
+    opened: Opened,
+    renderer: Renderer,
+) -> None:
+    """Predict, and show the line and what it took."""
     has_patch = options.patch is not None
     encode_before_ms = 0.0
     with renderer.progress("reading", after_s=PROGRESS_AFTER_S) as shown:
@@ -55,7 +74,7 @@ def complete(
             before, after = around(session.cursor, edit)
             encode_before_ms = session.prime(edit.before, encoded, context, before)
             prediction = session.update(edit, at=after)
-    spent = Spent(opened.load_ms, encode_before_ms)
+    spent = Spent(opened.load_ms, encode_before_ms, session.from_disk)
     if options.plain:
         renderer.bare(prediction.text)
         return
@@ -84,9 +103,22 @@ def complete(
     reading = {"reading the file": prediction.timings_ms.first_token}
     if has_patch:
         reading = {"reading the file before the edit": encode_before_ms}
+    if session.from_disk and options.explains:
+        renderer.aside(f"  {session.from_disk:,} tokens of that text were read from disk")
     if comparison is not None:
         reading["comparing"] = comparison.timings_ms.line
     renderer.aside(f"  {_spent_line(opened, reading)}")
+
+
+def _keep(session: EditSession, renderer: Renderer, options: CompleteOptions) -> None:
+    """Keep the cache for the next run; where that fails, the answer is no worse for it."""
+    try:
+        size = session.keep()
+    except PieError as error:
+        renderer.note(f"{error.cause}; {error.remedy}")
+        return
+    if size and not (options.plain or options.as_json):
+        renderer.aside(f"  kept the cache for the next run ({megabytes(size)})")
 
 
 def _compared(

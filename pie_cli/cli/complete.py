@@ -33,10 +33,17 @@ _STDIN = Path("-")
 
 @dataclass(frozen=True)
 class Spent:
-    """What a cold call spends before the edit comes, in milliseconds."""
+    """What a cold call spends before the edit comes.
+
+    Attributes:
+        load_ms: on loading the model.
+        encode_before_ms: on encoding the text before the edit.
+        from_disk: tokens of the first encoding that an earlier run had kept.
+    """
 
     load_ms: float
     encode_before_ms: float
+    from_disk: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class CompleteOptions:
         cold: load the model, also where a running pie has it.
         compare_limit_s: of work, beyond which an answer is not compared with full recompute.
         explains: tell of the prediction in the method's vocabulary as well.
+        keeps: keep the cache on disk, if it is exact, and begin with what is kept.
     """
 
     file: Path | None = None
@@ -68,6 +76,7 @@ class CompleteOptions:
     cold: bool = False
     compare_limit_s: int = COMPARE_LIMIT_S
     explains: bool = False
+    keeps: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -182,6 +191,7 @@ def complete_document(
             "import_ms": round(import_ms(), 3),
             "load_ms": round(spent.load_ms, 3),
             "encode_before_ms": round(spent.encode_before_ms, 3),
+            "from_disk": spent.from_disk,
             "comparison": comparison_document(comparison) if comparison else None,
             "full_recompute": recompute_document(full),
             "total_ms": round(since_start_ms(), 3),

@@ -152,6 +152,13 @@ CacheMemory: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+KeepCache: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--keep-cache",
+        help="Keep exact caches on disk at the end, and begin with what was kept.",
+    ),
+]
 Device: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -14,7 +14,7 @@ from pie_cli.settings.keys import EDITING, GENERAL, KEYS
 from pie_cli.settings.sources import resolve
 
 _FLAGS: Final = {"--plain": "plain", "--json": "as_json", "--quiet": "", "-q": ""}
-_NOT_OF_SESSIONS: Final = ("context", "context-budget", "cache-memory")
+_NOT_OF_SESSIONS: Final = ("context", "context-budget", "cache-memory", "keep-cache")
 _OF_SESSIONS: Final = tuple(
     key for key in (*GENERAL, *EDITING) if key.name not in _NOT_OF_SESSIONS and key.kind != "flag"
 )

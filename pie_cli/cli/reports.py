@@ -17,7 +17,7 @@ from pie_cli.cli.documents import (
 )
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.tally import Summary
-from pie_cli.cli.words import duration, precision, what_changed
+from pie_cli.cli.words import duration, megabytes, precision, what_changed
 from pie_cli.editable import EditableModel
 from pie_cli.watching.files import shown_path
 from pie_cli.workspace.events import (
@@ -26,8 +26,10 @@ from pie_cli.workspace.events import (
     Dropped,
     Event,
     Failed,
+    Kept,
     NotCompared,
     Noted,
+    NotKept,
     Predicted,
     Superseded,
 )
@@ -82,7 +84,10 @@ class TextReport:
         self._renderer.aside(f"Reading {path} for the first time")
 
     def tell(self, event: Event) -> None:
-        """Print what happened; of what is wrong, cause and remedy to stderr."""
+        """Print what happened; of what is wrong, cause and remedy to stderr.
+
+        Nothing of what was dropped: the next save of such a file says that it is read again.
+        """
         self._is_open &= not isinstance(event, Compared | NotCompared | ComparisonStopped)
         match event:
             case Predicted():
@@ -100,9 +105,11 @@ class TextReport:
             case Failed() | Noted():
                 advice = [event.error.remedy, "watching goes on"]
                 self._renderer.error(event.error.cause, "; ".join(part for part in advice if part))
-            case Dropped():
-                # The next save of such a file says that it is read again.
-                pass
+            case Kept():
+                size = megabytes(event.size_bytes)
+                self._renderer.aside(f"Kept the cache of {event.path} for the next run ({size}).")
+            case NotKept():
+                self._renderer.error(event.error.cause, event.error.remedy)
 
     def stopped(self, summary: Summary) -> None:
         """Print the summary."""
@@ -176,10 +183,10 @@ class JsonReport:
                 self._print("error", event.number, document)
             case Dropped():
                 self._print("dropped", self._last_id, asdict(event))
-            case Noted():
+            case Kept():
+                self._print("kept", self._last_id, asdict(event))
+            case Noted() | NotKept():
                 self._print("note", self._last_id, error_document(event.error))
-            case ComparisonStopped():
-                pass
 
     def stopped(self, summary: Summary) -> None:
         """Print `stop`, with the last save's id."""

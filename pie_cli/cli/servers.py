@@ -26,6 +26,7 @@ def lsp(
     context_tokens: options.ContextTokens = None,
     context_budget: options.ContextBudget = None,
     cache_memory: options.CacheMemory = None,
+    keep_cache: options.KeepCache = False,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
     weights: options.Weights = Settings.weights,
@@ -76,6 +77,7 @@ def lsp(
         "context-tokens": context_tokens,
         "context-budget": context_budget,
         "cache-memory": cache_memory,
+        "keep-cache": keep_cache,
         "device": device,
         "dtype": dtype,
         "weights": weights,
@@ -107,6 +109,7 @@ def serve(
     threads: options.Threads = Settings.threads,
     context_tokens: options.ContextTokens = None,
     cache_memory: options.CacheMemory = None,
+    keep_cache: options.KeepCache = False,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
     weights: options.Weights = Settings.weights,
@@ -158,7 +161,9 @@ def serve(
             from pie_cli.serving.worker import Serving
 
         # What comes before a text, the client says.
-        serving = Serving(settings, cache_memory=cache_memory, keeps_changed=False)
+        serving = Serving(
+            settings, cache_memory=cache_memory, keeps_changed=False, keeps=keep_cache
+        )
         run(serving, host, port, token)
     leave(ExitCode.OK)
 

@@ -19,6 +19,7 @@ from pie_cli.cli.tally import Tally
 from pie_cli.cli.targets import Targets, find_targets
 from pie_cli.config import COMPARE_LIMIT_S, COMPARE_PAUSE_MS, Settings
 from pie_cli.errors import InputError
+from pie_cli.keeping import kept_caches
 from pie_cli.serving.offer import offering
 from pie_cli.session import OnProgress
 from pie_cli.text.cursor import Cursor
@@ -44,6 +45,7 @@ class WatchOptions:
         compare_pause_ms: how long no save may come before an answer is compared.
         compare_limit_s: of work, beyond which an answer is not compared with full recompute.
         explains: tell of predictions in the method's vocabulary as well.
+        keeps: keep exact caches on disk at the end, and begin with what is kept.
     """
 
     context: tuple[Path, ...] = ()
@@ -52,6 +54,7 @@ class WatchOptions:
     compare_pause_ms: int = COMPARE_PAUSE_MS
     compare_limit_s: int = COMPARE_LIMIT_S
     explains: bool = False
+    keeps: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that could only fail later."""
@@ -125,12 +128,13 @@ def watch_paths(
             debounce_ms=settings.debounce_ms,
         ) as changes:
             documents = Documents(stop)
-            pool = SessionPool(opened.model, settings, _cache_limit(options, opened))
+            kept = kept_caches(opened.model) if options.keeps else None
+            pool = SessionPool(opened.model, settings, _cache_limit(options, opened), kept)
             budget = _context_budget(options, settings, opened)
             first = _read_all(targets, documents)
             if first is not None:
                 # Refuses settings that leave no room for text.
-                pool.use(show(first.path))
+                pool.use(show(first.path), first.path)
             context = Context(
                 documents,
                 targets.context,
@@ -166,6 +170,8 @@ def watch_paths(
             # The thread has ended, so that nothing comes after these.
             for event in workspace.unanswered():
                 tell(event)
+            for outcome in pool.keep(interrupts.further()):
+                tell(outcome)
     except KeyboardInterrupt:
         pass
     report.stopped(tally.summary())

@@ -21,6 +21,12 @@ def duration(ms: float) -> str:
     return f"{ms / _MINUTE_MS:.{1 if ms < 9.95 * _MINUTE_MS else 0}f} min"
 
 
+def megabytes(size_bytes: int) -> str:
+    """Say how large a file is."""
+    size = size_bytes / 1e6
+    return f"{size:,.0f} MB" if size >= 9.95 else f"{size:.1f} MB"
+
+
 def times_as_long(factor: float) -> str:
     """Say how many times as long something took."""
     return f"{factor:.{1 if factor < 9.95 else 0}f} times as long"
@@ -49,7 +55,8 @@ def what_it_took(prediction: Prediction) -> str:
     tokens = prediction.tokens
     parts = [duration(prediction.timings_ms.line)]
     if tokens.reused:
-        parts.append(f"kept {tokens.reused:,} of {tokens.total:,} tokens")
+        of_last_run = " from the last run" * bool(tokens.from_disk)
+        parts.append(f"kept {tokens.reused:,} of {tokens.total:,} tokens{of_last_run}")
     else:
         parts.append(f"read {tokens.total:,} token{'s' * (tokens.total != 1)}")
     if prediction.context:
@@ -95,9 +102,11 @@ def explained(prediction: Prediction) -> str:
         for name, took in asdict(times).items()
         if name not in ("first_token", "line")
     ]
+    read = f", {tokens.from_disk:,} read from disk" if tokens.from_disk else ""
     return (
         f"{prediction.strategy}, {prediction.form}: {tokens.reused:,} reused"
-        f" ({tokens.shifted:,} shifted, {tokens.restored:,} restored), {tokens.encoded:,} encoded,"
+        f" ({tokens.shifted:,} shifted, {tokens.restored:,} restored{read}),"
+        f" {tokens.encoded:,} encoded,"
         f" {tokens.stale:,} stale; {', '.join(steps)}; first token {duration(times.first_token)}"
     )
 

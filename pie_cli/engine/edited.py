@@ -1,7 +1,9 @@
 """The engine that edits: runs of a cache are moved and re-rotated, single slots written."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from pie_cli.engine.decode import FirstPass, decode_line
 from pie_cli.engine.device import memory_sufficing, stamp
 from pie_cli.engine.forward import encode, segments
+from pie_cli.engine.kept import KeptFile, UnfitFile, write
 from pie_cli.engine.layers import StoredRun
 from pie_cli.engine.logits import LogitRows
 from pie_cli.engine.model import CausalModel
@@ -17,13 +20,14 @@ from pie_cli.engine.prefix_cache import PrefixCache
 from pie_cli.engine.protocol import (
     Capability,
     Decoding,
+    FromDisk,
     Line,
     RecomputeStep,
     ShouldStop,
     never,
 )
 from pie_cli.engine.rope import ModelRotation
-from pie_cli.engine.slots import SlotCache
+from pie_cli.engine.slots import CacheIntegrityError, SlotCache
 from pie_cli.errors import CacheCapacityError
 from pie_cli.plan.plan import MIN_PARKED, Alignment, Plan, make_plan, parted
 
@@ -34,6 +38,8 @@ MIN_SNAPSHOT_BYTES = 64 << 20
 # (docs/log.md). An accelerator needs far larger chunks to be filled; this value is not measured.
 CHUNK_TOKENS = 768
 _CHUNK_TOKENS_ACCELERATOR = 4_096
+
+_log = logging.getLogger(__name__)
 
 
 def chunk_tokens_for(device: torch.device) -> int:
@@ -283,6 +289,42 @@ class EditedEngine:
             return decode_line(_Steps(self._model, self.slots), len(token_ids), first, decoding)
         finally:
             self.slots.truncate(len(token_ids))
+
+    def read_states(self, path: Path, token_ids: Sequence[int], model: str) -> FromDisk | None:
+        """Fill the first tokens of a prompt from a file, layer by layer."""
+        try:
+            kept = KeptFile(path, model)
+            shared = kept.shared(token_ids)
+            if shared:
+                with memory_sufficing():
+                    # Allocates the layers, and shows whether the file is this model's.
+                    encode(self._model, self.slots, token_ids[:1], range(1), ())
+                    run = StoredRun(0, shared, (kept.layers(self.slots, shared),))
+                    self.slots.put(run)
+        except UnfitFile as unfit:
+            _log.debug("%s is not used: %s", path, unfit)
+            self.begin(len(token_ids))
+            return None
+        return FromDisk(shared, kept.token_ids, kept.facts)
+
+    def write_states(
+        self,
+        path: Path,
+        token_ids: Sequence[int],
+        model: str,
+        facts: Mapping[str, str],
+        most_bytes: int,
+        should_stop: ShouldStop = never,
+    ) -> int:
+        """Write the prompt's keys and values to a file, layer by layer."""
+        if len(token_ids) != self.slots.length:
+            return 0
+        try:
+            with memory_sufficing():
+                return write(path, self.slots, token_ids, model, facts, most_bytes, should_stop)
+        except (CacheCapacityError, CacheIntegrityError) as error:
+            _log.debug("the cache is not kept: %s", error)
+            return 0
 
     @memory_sufficing()
     def clone(self) -> "EditedEngine":

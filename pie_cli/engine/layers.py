@@ -1,6 +1,6 @@
 """One layer's keys and values in slots, and how runs of tokens move there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,7 +31,7 @@ class StoredRun:
 
     start: int
     stop: int
-    parts: tuple[Sequence[LayerStates], ...]
+    parts: tuple[Iterable[LayerStates], ...]
 
 
 class Moves:

@@ -4,8 +4,9 @@ Nothing here, nor in what a session imports, is about tensors: an engine may run
 as pie's own does, or on anything else that can move, drop and compute the tokens of a cache.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from pie_cli.plan.drafts import LookUp
@@ -166,6 +167,21 @@ class RecomputeStep:
     compute_s: float
 
 
+@dataclass(frozen=True, eq=False)
+class FromDisk:
+    """What a file that an earlier run wrote is good for.
+
+    Attributes:
+        tokens: first tokens of the prompt that were filled in from it, exactly; perhaps none.
+        token_ids: of the whole prompt that it holds.
+        facts: what its writer noted.
+    """
+
+    tokens: int
+    token_ids: Sequence[int]
+    facts: Mapping[str, str]
+
+
 class Engine(Protocol):
     """The cache of one prompt, and the model that fills it.
 
@@ -282,6 +298,52 @@ class Engine(Protocol):
     def begin(self, length: int) -> None:
         """Make room for a prompt of `length` tokens, of which nothing is encoded yet."""
         ...
+
+    def read_states(
+        self,
+        path: Path,  # noqa: ARG002
+        token_ids: Sequence[int],  # noqa: ARG002
+        model: str,  # noqa: ARG002
+    ) -> FromDisk | None:
+        """Fill the first tokens of a prompt, after `begin`, from what `write_states` wrote.
+
+        Args:
+            path: of a regular file.
+            token_ids: of the whole prompt; the last one is never filled in.
+            model: who must have written it.
+
+        Returns:
+            None where the file cannot be used, whatever is wrong with it, or by an engine that
+            keeps nothing: then nothing is encoded yet, as before.
+        """
+        return None
+
+    def write_states(
+        self,
+        path: Path,  # noqa: ARG002
+        token_ids: Sequence[int],  # noqa: ARG002
+        model: str,  # noqa: ARG002
+        facts: Mapping[str, str],  # noqa: ARG002
+        most_bytes: int,  # noqa: ARG002
+        should_stop: ShouldStop = never,  # noqa: ARG002
+    ) -> int:
+        """Write the prompt's keys and values to a file, all of which must be exact.
+
+        Args:
+            path: of the file, written over.
+            token_ids: of the whole prompt, which the cache holds.
+            model: who writes it.
+            facts: noted with it.
+            most_bytes: a larger file is not begun.
+            should_stop: asked now and then.
+
+        Returns:
+            Bytes of the file; 0 where it is not whole, or by an engine that keeps nothing.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        return 0
 
     def clone(self) -> "Engine":
         """Copy the cache; the model is shared."""

@@ -16,6 +16,7 @@ _OF_SESSIONS = {key.name for key in (*GENERAL, *EDITING)} - {
     "context",
     "context-budget",
     "cache-memory",
+    "keep-cache",
 }
 
 
@@ -43,4 +44,5 @@ def from_found(found: Mapping[str, Found]) -> Serving:
         budget if isinstance(budget, int) else None,
         memory if isinstance(memory, str) else None,
         pause / 1e3 if isinstance(pause, int) else 0.04,
+        keeps=bool(own["keep-cache"]),
     )

@@ -11,15 +11,19 @@ from typing import Protocol, final
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
 from pie_cli.errors import InputError, PieError
+from pie_cli.keeping import kept_caches
 from pie_cli.serving.offer import offering
 from pie_cli.session import OnProgress
 from pie_cli.watching.files import read_source, shown_path
 from pie_cli.workspace.context import BUDGET_SHARE, Context
 from pie_cli.workspace.documents import Documents
-from pie_cli.workspace.events import Event
+from pie_cli.workspace.events import Event, NotKept
 from pie_cli.workspace.memory import parse_size, share_of_free
 from pie_cli.workspace.pool import SessionPool
 from pie_cli.workspace.workspace import Workspace
+
+_STOP_S = 5.0
+_KEEP_S = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +40,7 @@ class Serving:
         pause_s: quiet time after a change before the cache follows.
         keeps_changed: whether other documents come before the prompt.
         root: paths below it are shown from there on.
+        keeps: keep exact caches on disk at the end, and begin with what is kept.
 
     Raises:
         InputError: a size of memory that is none.
@@ -48,6 +53,7 @@ class Serving:
     pause_s: float = 0.04
     keeps_changed: bool = True
     root: Path | None = None
+    keeps: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
@@ -94,26 +100,33 @@ class Worker:
         self._documents = documents
         self._serving = serving
         self._listener = listener
+        self._hurried = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pie-model", daemon=True)
 
     def start(self) -> None:
         """Begin to load."""
         self._thread.start()
 
-    def stop(self, timeout_s: float = 5.0) -> None:
+    def stop(self) -> None:
         """End, at the next place where nothing is left half done."""
         self._documents.close()
         if self._thread.is_alive():
-            self._thread.join(timeout_s)
+            self._thread.join(_STOP_S + _KEEP_S * self._serving.keeps)
+
+    def hurry(self) -> None:
+        """Keep nothing at the end, nor go on with it."""
+        self._hurried.set()
 
     def _run(self) -> None:
         try:
             settings = self._serving.settings
             model = _load(settings, self._listener.loading)
-            workspace = self._workspace(model)
+            pool = self._pool(model)
+            workspace = self._workspace(model, pool)
             with offering(self._documents, model, settings):
                 while not self._documents.stopped:
                     self._follow(workspace)
+            self._keep(pool)
         except PieError as error:
             self._end(error)
         except Exception as error:  # noqa: BLE001 - told where it can be shown
@@ -138,14 +151,27 @@ class Worker:
         self._documents.close(error)
         self._listener.failed(error, at_end=True)
 
-    def _workspace(self, model: EditableModel) -> Workspace:
-        serving, documents = self._serving, self._documents
-        settings = serving.settings
+    def _keep(self, pool: SessionPool) -> None:
+        """Keep what is exact for the next run."""
+        for event in pool.keep(self._hurried.is_set):
+            if isinstance(event, NotKept):
+                self._listener.failed(event.error, at_end=False)
+            else:
+                self._listener.tell(event)
+
+    def _pool(self, model: EditableModel) -> SessionPool:
+        serving = self._serving
         limit = (
             share_of_free(model.device)
             if serving.cache_memory is None
             else parse_size(serving.cache_memory)
         )
+        kept = kept_caches(model) if serving.keeps else None
+        return SessionPool(model, serving.settings, limit, kept)
+
+    def _workspace(self, model: EditableModel, pool: SessionPool) -> Workspace:
+        serving, documents = self._serving, self._documents
+        settings = serving.settings
         for path in serving.context:
             documents.open(path, read_source(path))
         window = min(settings.context_tokens or model.window, model.window)
@@ -160,7 +186,7 @@ class Worker:
         self._listener.ready(model, settings)
         return Workspace(
             documents,
-            SessionPool(model, settings, limit),
+            pool,
             context,
             only_context=serving.context,
             show=serving.show,

@@ -149,6 +149,7 @@ EDITING: Final = (
         check=_at_least("context-budget", 0),
     ),
     Key("cache-memory", "text", "memory for the caches of all documents", check=parse_size),
+    Key("keep-cache", "flag", "keep exact caches on disk between runs", False),
 )
 """Settings of the commands that follow edits."""
 

@@ -151,6 +151,27 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """At the end a cache was kept on disk, for the next run.
+
+    Attributes:
+        path: what its document is called.
+        size_bytes: of the file.
+    """
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class NotKept:
+    """At the end a cache that was to be kept on disk could not be."""
+
+    path: str
+    error: PieError
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something is wrong that no change is the cause of; work goes on."""
 
@@ -167,5 +188,7 @@ Event: TypeAlias = (
     | Superseded
     | Failed
     | Dropped
+    | Kept
+    | NotKept
     | Noted
 )

@@ -1,18 +1,22 @@
 """One session for each document, within a bound of memory: the least recently used goes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
 from pie_cli.engine.protocol import ShouldStop
+from pie_cli.errors import PieError
+from pie_cli.keeping import KeptCaches
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Prediction
 from pie_cli.session import EditSession
 from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
 from pie_cli.workspace.documents import Document
-from pie_cli.workspace.events import Dropped
+from pie_cli.workspace.events import Dropped, Kept, NotKept
 
 
 @dataclass(frozen=True)
@@ -86,15 +90,23 @@ class SessionPool:
         model: prepared.
         settings: of every session.
         limit_bytes: for the caches of all sessions together.
+        kept: where caches are kept between runs; None for nowhere.
 
     Attributes:
         model, settings, limit_bytes: as given.
     """
 
-    def __init__(self, model: EditableModel, settings: Settings, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        model: EditableModel,
+        settings: Settings,
+        limit_bytes: int,
+        kept: KeptCaches | None = None,
+    ) -> None:
         self.model = model
         self.settings = settings
         self.limit_bytes = limit_bytes
+        self._kept = kept
         self._open: dict[str, OpenSession] = {}
         self._dropped: list[tuple[str, int]] = []
 
@@ -107,14 +119,20 @@ class SessionPool:
         """Whether a document has a session."""
         return path in self._open
 
-    def use(self, path: str) -> OpenSession:
+    def use(self, path: str, file: Path | None = None) -> OpenSession:
         """Return a document's session, a new one where there is none, and count it as used.
+
+        Args:
+            path: what the document is called.
+            file: where it is, by which its cache is kept; None for where its name says.
 
         Raises:
             CacheCapacityError: when the settings leave no room for the document's text.
         """
         used = self._open.pop(path, None)
-        used = used or OpenSession(EditSession(self.model, path, self.settings))
+        if used is None:
+            place = self._kept.of(file or Path(path)) if self._kept else None
+            used = OpenSession(EditSession(self.model, path, self.settings, place))
         self._open[path] = used
         return used
 
@@ -124,6 +142,25 @@ class SessionPool:
         for path in others:
             self._drop(path)
         return bool(others)
+
+    def keep(self, should_stop: ShouldStop) -> Iterator[Kept | NotKept]:
+        """Keep on disk what caches are exact, for the next run; the one used last comes last.
+
+        Args:
+            should_stop: asked now and then.
+
+        Yields:
+            What became of each that was to be kept.
+        """
+        for path, used in self._open.items():
+            try:
+                size = used.session.keep(should_stop)
+            except PieError as error:
+                # The others would fail as well.
+                yield NotKept(path, error)
+                return
+            if size:
+                yield Kept(path, size)
 
     def trim(self) -> list[Dropped]:
         """Keep to the bound.

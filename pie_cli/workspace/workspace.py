@@ -419,7 +419,7 @@ class Workspace:
         """Return the session of a document: the one at hand, or one of the pool."""
         used = self._session
         if used is None or used.document is None or used.document.path != document.path:
-            used = self._session = self._pool.use(self._show(document.path))
+            used = self._session = self._pool.use(self._show(document.path), document.path)
         return used
 
     def _before(self, document: Document) -> tuple[ContextFile, ...]:

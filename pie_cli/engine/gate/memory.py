@@ -58,7 +58,21 @@ def remember(model: CausalModel, folder: Path, verdict: Verdict) -> None:
 
 
 def _path(model: CausalModel, folder: Path) -> Path | None:
-    """Return the file for a model's verdict, named after all that could change it."""
+    """Return the file for a model's verdict."""
+    digest = identity(model, folder)
+    return None if digest is None else memory_folder() / f"{digest[:32]}.json"
+
+
+def identity(model: CausalModel, folder: Path) -> str | None:
+    """Return a digest of all that could change what the gate finds, or what a model computes.
+
+    Args:
+        model: loaded.
+        folder: where its weights came from.
+
+    Returns:
+        Hexadecimal digits, or None where there are no weights to tell it by.
+    """
     try:
         weights = [
             (file.name, file.stat().st_size, file.stat().st_mtime_ns)
@@ -79,8 +93,7 @@ def _path(model: CausalModel, folder: Path) -> Path | None:
         "torch": torch.__version__,
         "transformers": version("transformers"),
     }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-    return memory_folder() / f"{digest[:32]}.json"
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def memory_folder() -> Path:

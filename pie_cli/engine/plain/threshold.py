@@ -1,7 +1,8 @@
 """The engine that edits a prompt's cache up to a length, and recomputes longer prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from typing_extensions import override
@@ -16,6 +17,7 @@ from pie_cli.engine.protocol import (
     Capability,
     Decoding,
     Engine,
+    FromDisk,
     Line,
     RecomputeStep,
     ShouldStop,
@@ -135,6 +137,26 @@ class ThresholdEngine(Engine):
         draft = self._fitting(length, draft)
         line = self._side(length).predict_after(token_ids, here, draft)
         return self._across(line, token_ids, decoding, here)
+
+    @override
+    def read_states(self, path: Path, token_ids: Sequence[int], model: str) -> FromDisk | None:
+        if len(token_ids) > self._limit:
+            return None
+        return self._edited.read_states(path, token_ids, model)
+
+    @override
+    def write_states(
+        self,
+        path: Path,
+        token_ids: Sequence[int],
+        model: str,
+        facts: Mapping[str, str],
+        most_bytes: int,
+        should_stop: ShouldStop = never,
+    ) -> int:
+        if len(token_ids) > self._limit:
+            return 0
+        return self._edited.write_states(path, token_ids, model, facts, most_bytes, should_stop)
 
     @override
     def clone(self) -> "ThresholdEngine":
