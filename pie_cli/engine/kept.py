@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -125,7 +125,7 @@ class KeptFile:
 
     def __init__(self, path: Path, model: str) -> None:
         with _readable():
-            self._file: Any = safe_open(path, framework="pt")
+            self._file = cast("Any", safe_open(path, framework="pt"))
             self.facts: Mapping[str, str] = self._file.metadata() or {}
             self._names = set(self._file.keys())
         if (self.facts.get("format"), self.facts.get("model")) != (FORMAT, model):
@@ -206,7 +206,7 @@ def _names(index: int) -> tuple[str, str]:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     """Return a tensor's numbers as bytes, in this machine's order."""
-    return memoryview(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 @contextmanager

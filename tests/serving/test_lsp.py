@@ -490,3 +490,22 @@ def test_it_ends_at_exit_also_where_the_client_keeps_the_pipe_open() -> None:
         process.stdin.write(framed({"jsonrpc": "2.0", "method": "exit"}))
         process.stdin.flush()
         assert process.wait(timeout=60) == 0
+
+
+def test_the_next_server_begins_with_what_the_last_one_kept(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    encoded = []
+    for _ in range(2):
+        server = Talk(tiny_checkpoint, keep_cache=True)
+        server.begin()
+        server.ready()
+        server.open(A, SOURCE)
+        document = server.status(lambda params: params.get("document"))["document"]
+        assert document["exact"]
+        encoded.append(document["tokens"]["encoded"])
+        assert server.goodbye() == 0
+    assert encoded[0] > 100
+    assert encoded[1] == 1
+    assert len(list((tmp_path / "pie" / "kept").iterdir())) == 1

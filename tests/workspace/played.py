@@ -13,9 +13,11 @@ from pie_cli.workspace.events import (
     Dropped,
     Event,
     Failed,
+    Kept,
     MadeExact,
     NotCompared,
     Noted,
+    NotKept,
     Predicted,
     Superseded,
 )
@@ -31,6 +33,8 @@ NAMES = {
     Failed: "error",
     Dropped: "dropped",
     Noted: "note",
+    Kept: "kept",
+    NotKept: "not kept",
 }
 
 
