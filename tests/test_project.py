@@ -25,6 +25,7 @@ HOMES = {
     ],
     "accelerate": ["evaluation/runs/sharing.py"],
     "gguf": ["models/gguf/*"],
+    "safetensors": ["engine/kept.py", "models/checkpoint.py", "models/gguf/conversion.py"],
     "platformdirs": ["folders.py"],
     "typer": ["cli/*"],
     "huggingface_hub": ["evaluation/cases/records.py", "models/*"],

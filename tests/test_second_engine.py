@@ -23,6 +23,7 @@ from pie_cli.engine.protocol import (
     ShouldStop,
     never,
 )
+from pie_cli.keeping import KeptCache
 from pie_cli.plan.plan import Alignment, Plan, make_plan
 from pie_cli.prompt.tokenizer import TextTokenizer
 
@@ -207,6 +208,20 @@ def test_an_append_equals_a_session_opened_on_the_text(model: EditableModel) -> 
     assert prediction.exact
     scratch = EditSession(model, "a.py", Settings(at="end", max_tokens=12, strategy="pie+seam"))
     assert prediction.text == scratch.open(TEXT + "last = 1\n").text
+
+
+def test_an_engine_that_keeps_nothing_on_disk_goes_on_without(
+    model: EditableModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "kept" / "a.safetensors"
+    for _ in range(2):
+        settings = Settings(at="end", max_tokens=12, strategy="pie+seam")
+        session = EditSession(model, "a.py", settings, KeptCache("numbers", path))
+        assert session.open(TEXT).text == session_on(model, TEXT).open(TEXT).text
+        assert session.from_disk == 0
+        assert session.keep() == 0
+        assert list(path.parent.iterdir()) in ([], [path])
+        path.write_bytes(b"what another engine wrote")
 
 
 @pytest.mark.parametrize(
