@@ -247,11 +247,12 @@ def test_what_was_used_least_recently_goes_first(tiny_model: PreparedModel) -> N
     session.open(SOURCE)
     assert session.keep() == size
     assert set(kept_folder().iterdir()) == {paths["a"], paths["c"], place(tiny_model).path}
+    document = DOCUMENT.with_name("d.py")
     narrower = KeptCaches(tiny_model.identity, size)
-    session = EditSession(tiny_model, "area.py", SETTINGS, narrower.of(DOCUMENT))
-    session.open(SOURCE[:-1])
-    assert session.keep() > 0
-    assert list(kept_folder().iterdir()) == [place(tiny_model).path]
+    session = EditSession(tiny_model, "area.py", SETTINGS, narrower.of(document))
+    session.open(SOURCE)
+    assert session.keep() == size
+    assert list(kept_folder().iterdir()) == [place(tiny_model, document).path]
 
 
 def test_a_cache_beyond_the_bound_is_not_kept_nor_costs_it_others(

@@ -1,4 +1,4 @@
-"""`--keep-cache` from the command line: what is said, where it goes wrong, and who keeps nothing."""
+"""`--keep-cache` from the command line: what is said, what goes wrong, who keeps nothing."""
 
 import json
 import signal

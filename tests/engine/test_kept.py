@@ -64,7 +64,7 @@ def test_what_is_read_is_what_was_written(
 def test_another_prompt_takes_what_it_has_in_common(
     tiny_model: PreparedModel, written: tuple[EditedEngine, Path], shared: int
 ) -> None:
-    engine, path = written
+    _, path = written
     other = [*IDS[:shared], *(id_ + 1 for id_ in IDS[shared:140])]
     again = new_engine(tiny_model)
     again.begin(len(other))
