@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -422,3 +423,22 @@ def test_a_line_across_the_limit_ends_where_lines_end() -> None:
     assert line.token_ids == expected[: last + 1]
     assert line.stopped_by == "newline"
     assert line.text.endswith(")")
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_only_what_is_edited_is_kept_on_disk(
+    following: tuple[Any, ThresholdEngine, int], tmp_path: Path, over: bool
+) -> None:
+    _, cache, limit = following
+    ids = random_ids(limit + 9 if over else limit - 9)
+    cache.begin(len(ids))
+    list(cache.recompute(ids, 0, 64))
+    path = tmp_path / "kept"
+    size = cache.write_states(path, ids, "this", {}, 1 << 30)
+    assert (size > 0) is (not over)
+    cache.begin(limit + 9)
+    assert cache.read_states(path, [*ids, *random_ids(99)][: limit + 9], "this") is None
+    cache.begin(len(ids))
+    found = cache.read_states(path, ids, "this")
+    assert (found is None) is over
+    assert found is None or found.tokens == len(ids) - 1
