@@ -103,7 +103,7 @@ def _answer(
     reading = {"reading the file": prediction.timings_ms.first_token}
     if has_patch:
         reading = {"reading the file before the edit": encode_before_ms}
-    if session.from_disk and options.explains:
+    if has_patch and session.from_disk and options.explains:
         renderer.aside(f"  {session.from_disk:,} tokens of that text were read from disk")
     if comparison is not None:
         reading["comparing"] = comparison.timings_ms.line
