@@ -11,7 +11,7 @@ from typing import Final, final
 
 from pie_cli.editable import EditableModel
 from pie_cli.effort import Effort
-from pie_cli.engine.protocol import Engine, FromDisk, ShouldStop
+from pie_cli.engine.protocol import Engine, FromDisk
 from pie_cli.errors import PieError
 from pie_cli.folders import cache_folder
 from pie_cli.regular import is_regular
@@ -99,9 +99,7 @@ class KeptCache:
             return Effort(int(facts[_TOKENS]), float(facts[_MS]))
         return Effort()
 
-    def keep(
-        self, engine: Engine, token_ids: list[int], effort: Effort, should_stop: ShouldStop
-    ) -> int:
+    def keep(self, engine: Engine, token_ids: list[int], effort: Effort) -> int:
         """Keep a prompt's cache, all of which is exact.
 
         What is there stays where it begins with this prompt: another look at a part of a text
@@ -111,7 +109,6 @@ class KeptCache:
             engine: holds the prompt.
             token_ids: of the prompt.
             effort: what encoding takes.
-            should_stop: asked now and then; what was kept before stays.
 
         Returns:
             Bytes of the file; 0 where nothing is kept.
@@ -120,7 +117,7 @@ class KeptCache:
             PieError: it cannot be written.
         """
         try:
-            return self._keep(engine, token_ids, effort, should_stop)
+            return self._keep(engine, token_ids, effort)
         except OSError as error:
             folder = self.path.parent
             raise PieError(
@@ -128,9 +125,7 @@ class KeptCache:
                 "make room there, set XDG_CACHE_HOME to another folder, or leave --keep-cache out",
             ) from error
 
-    def _keep(
-        self, engine: Engine, token_ids: list[int], effort: Effort, should_stop: ShouldStop
-    ) -> int:
+    def _keep(self, engine: Engine, token_ids: list[int], effort: Effort) -> int:
         if self._found and common_prefix(self._found.token_ids, token_ids) >= len(token_ids) - 1:
             with suppress(FileNotFoundError):
                 size = self.path.stat().st_size
@@ -144,9 +139,7 @@ class KeptCache:
         try:
             facts = {_TOKENS: str(effort.tokens), _MS: str(effort.ms)}
             # Not waited for until it is on the disk: after a power cut its checksums tell.
-            size = engine.write_states(
-                temporary, token_ids, self._model, facts, self._limit, should_stop
-            )
+            size = engine.write_states(temporary, token_ids, self._model, facts, self._limit)
             if size:
                 self._make_room(size)
                 temporary.replace(self.path)

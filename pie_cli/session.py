@@ -322,11 +322,8 @@ class EditSession:
         self._keep_snapshots(should_stop)
         return compared(how, line, state.place, state.last, forward)
 
-    def keep(self, should_stop: ShouldStop = never) -> int:
+    def keep(self) -> int:
         """Keep the cache on disk for the next run, if all of it is exact; for the end.
-
-        Args:
-            should_stop: asked now and then; what was kept before stays.
 
         Returns:
             Bytes of the file; 0 where nothing is kept.
@@ -337,7 +334,7 @@ class EditSession:
         state = self._state
         if self._kept is None or state is None or not self.exact:
             return 0
-        return self._kept.keep(state.engine, state.prompt.token_ids, self._effort, should_stop)
+        return self._kept.keep(state.engine, state.prompt.token_ids, self._effort)
 
     def fork(self, strategy: str) -> "EditSession":
         """Return a session in the same state with another strategy and a copy of the cache.

@@ -322,13 +322,6 @@ def test_a_write_that_fails_or_is_broken_off_leaves_the_last_file(
     assert path.read_bytes() == data
 
 
-def test_keeping_stops_when_asked_to(tiny_model: PreparedModel) -> None:
-    session = new_session(tiny_model)
-    session.open(SOURCE)
-    assert session.keep(lambda: True) == 0
-    assert list(kept_folder().iterdir()) == []
-
-
 def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(
     tiny_model: PreparedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

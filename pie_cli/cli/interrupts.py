@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, final
@@ -58,11 +58,6 @@ class Interrupts:
     def asked(self) -> bool:
         """Whether a signal came."""
         return self._count > 0
-
-    def further(self) -> Callable[[], bool]:
-        """Return what tells whether another signal has come since now."""
-        before = self._count
-        return lambda: self._count > before
 
     @contextmanager
     def allowed(self) -> Iterator[None]:

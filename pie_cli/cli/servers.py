@@ -109,7 +109,6 @@ def serve(
     threads: options.Threads = Settings.threads,
     context_tokens: options.ContextTokens = None,
     cache_memory: options.CacheMemory = None,
-    keep_cache: options.KeepCache = False,
     device: options.Device = Settings.device,
     dtype: options.Dtype = Settings.dtype,
     weights: options.Weights = Settings.weights,
@@ -161,9 +160,7 @@ def serve(
             from pie_cli.serving.worker import Serving
 
         # What comes before a text, the client says.
-        serving = Serving(
-            settings, cache_memory=cache_memory, keeps_changed=False, keeps=keep_cache
-        )
+        serving = Serving(settings, cache_memory=cache_memory, keeps_changed=False)
         run(serving, host, port, token)
     leave(ExitCode.OK)
 

@@ -170,7 +170,7 @@ def watch_paths(
             # The thread has ended, so that nothing comes after these.
             for event in workspace.unanswered():
                 tell(event)
-            for outcome in pool.keep(interrupts.further()):
+            for outcome in pool.keep():
                 tell(outcome)
     except KeyboardInterrupt:
         pass

@@ -314,14 +314,13 @@ class EditedEngine:
         model: str,
         facts: Mapping[str, str],
         most_bytes: int,
-        should_stop: ShouldStop = never,
     ) -> int:
-        """Write the prompt's keys and values to a file, layer by layer."""
+        """Write the prompt's keys and values to a file."""
         if len(token_ids) != self.slots.length:
             return 0
         try:
             with memory_sufficing():
-                return write(path, self.slots, token_ids, model, facts, most_bytes, should_stop)
+                return write(path, self.slots, token_ids, model, facts, most_bytes)
         except (CacheCapacityError, CacheIntegrityError) as error:
             _log.debug("the cache is not kept: %s", error)
             return 0

@@ -5,8 +5,6 @@ that has storage, then `checksums` int64, a CRC-32 of each tensor before it, in 
 metadata name the format, the model, and what the writer noted.
 """
 
-import json
-import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,10 +13,10 @@ from typing import Any, Final, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pie_cli.engine.layers import LayerStates
-from pie_cli.engine.protocol import ShouldStop
 from pie_cli.engine.slots import SlotCache
 from pie_cli.text.matching import common_prefix
 
@@ -30,7 +28,6 @@ MIN_SHARED: Final = 64
 
 _IDS: Final = "token_ids"
 _CHECKSUMS: Final = "checksums"
-_NAMES: Final = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 # Relative difference between the first token's states as kept and as computed: more than rounding
 # makes, less than there is to another model's.
@@ -48,11 +45,8 @@ def write(
     model: str,
     facts: Mapping[str, str],
     most_bytes: int,
-    should_stop: ShouldStop,
 ) -> int:
-    """Write what slots hold, layer by layer.
-
-    Not by safetensors' own writer: that holds all of it in memory once more, and cannot be stopped.
+    """Write what slots hold.
 
     Args:
         path: written over.
@@ -61,51 +55,26 @@ def write(
         model: who computed them.
         facts: noted with them.
         most_bytes: a larger file is not begun.
-        should_stop: asked before each layer.
 
     Returns:
-        Bytes of the file; 0 where it is too large, or was stopped.
+        Bytes of the file; 0 where it would be larger.
 
     Raises:
         CacheIntegrityError: when one of the tokens was never written, or was moved.
         OSError: the file cannot be written.
     """
-    ids = torch.tensor(list(token_ids))
-    header, checked, size = _header(slots, len(token_ids), {**facts, "model": model})
-    if size > most_bytes:
+    if len(token_ids) * slots.token_bytes > most_bytes:
         return 0
-    sums = []
-    with path.open("wb") as file:
-        file.write(header)
-        for states in ((ids,), *slots.take_each(0, len(token_ids))):
-            if should_stop():
-                return 0
-            for tensor in states or ():
-                data = _bytes_of(tensor)
-                sums.append(zlib.crc32(data))
-                file.write(data)
-        assert len(sums) == checked
-        file.write(_bytes_of(torch.tensor(sums)))
-    return size
-
-
-def _header(slots: SlotCache, length: int, facts: Mapping[str, str]) -> tuple[bytes, int, int]:
-    """Return the file's beginning, how many tensors have checksums, and the file's size."""
-    entries: dict[str, tuple[str, list[int], int]] = {_IDS: ("I64", [length], 8 * length)}
-    for name, like in _stored(slots):
-        shape = [1, like.shape[1], length, like.shape[3]]
-        size = like.shape[1] * length * like.shape[3] * like.element_size()
-        entries[name] = (_NAMES[like.dtype], shape, size)
-    checked = len(entries)
-    entries[_CHECKSUMS] = ("I64", [checked], 8 * checked)
-    fields: dict[str, Any] = {"__metadata__": {**facts, "format": FORMAT}}
-    reached = 0
-    for name, (dtype, shape, size) in entries.items():
-        fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [reached, reached + size]}
-        reached += size
-    text = json.dumps(fields).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text, checked, 8 + len(text) + reached
+    tensors = {_IDS: torch.tensor(list(token_ids))}
+    for index, states in enumerate(slots.take(0, len(token_ids))):
+        tensors.update(zip(_names(index), states or (), strict=False))
+    sums = [zlib.crc32(_bytes_of(tensor)) for tensor in tensors.values()]
+    metadata = {**facts, "format": FORMAT, "model": model}
+    try:
+        save_file({**tensors, _CHECKSUMS: torch.tensor(sums)}, path, metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    return path.stat().st_size
 
 
 class KeptFile:

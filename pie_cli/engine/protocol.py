@@ -325,7 +325,6 @@ class Engine(Protocol):
         model: str,  # noqa: ARG002
         facts: Mapping[str, str],  # noqa: ARG002
         most_bytes: int,  # noqa: ARG002
-        should_stop: ShouldStop = never,  # noqa: ARG002
     ) -> int:
         """Write the prompt's keys and values to a file, all of which must be exact.
 
@@ -335,10 +334,9 @@ class Engine(Protocol):
             model: who writes it.
             facts: noted with it.
             most_bytes: a larger file is not begun.
-            should_stop: asked now and then.
 
         Returns:
-            Bytes of the file; 0 where it is not whole, or by an engine that keeps nothing.
+            Bytes of the file; 0 where it would be larger, or by an engine that keeps nothing.
 
         Raises:
             OSError: it cannot be written.

@@ -6,7 +6,7 @@ stored, never inferred.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -168,15 +168,6 @@ class SlotCache(Cache):
         Raises:
             CacheIntegrityError: when one of the tokens was never written, or was moved here.
         """
-        return tuple(self.take_each(start, stop))
-
-    @torch.inference_mode()
-    def take_each(self, start: int, stop: int) -> Iterator[LayerStates]:
-        """Copy as `take` does, one layer at a time.
-
-        Raises:
-            CacheIntegrityError: as `take`, before the first layer.
-        """
         missing = [slot for slot in self.pending if start <= slot < stop]
         if not 0 <= start <= stop <= self.length or missing or self._pass is not None:
             raise CacheIntegrityError(
@@ -186,11 +177,12 @@ class SlotCache(Cache):
             homes = self._home_positions[start:stop]
             if not torch.equal(homes, torch.arange(start, stop)):
                 raise CacheIntegrityError(f"tokens {start} to {stop} hold keys that were moved")
-        for layer in self.slot_layers:
-            if layer.is_initialized:
-                yield layer.keys[:, :, start:stop].clone(), layer.values[:, :, start:stop].clone()
-            else:
-                yield None
+        return tuple(
+            (layer.keys[:, :, start:stop].clone(), layer.values[:, :, start:stop].clone())
+            if layer.is_initialized
+            else None
+            for layer in self.slot_layers
+        )
 
     @torch.inference_mode()
     def put(self, run: StoredRun) -> None:

@@ -122,7 +122,6 @@ class HttpServer:
         self._finder = Finder()
         self._model: EditableModel | None = None
         self._failure: PieError | None = None
-        self._stopping = False
         self._worker = Worker(self._documents, serving, self)
         routes = [
             Route("/infill", self._guarded(self._infill), methods=["POST"]),
@@ -158,29 +157,21 @@ class HttpServer:
             PieError: the model cannot be loaded.
         """
         try:
-            with _ended_by_signals(self._signalled):
-                try:
-                    asyncio.run(self._run())
-                finally:
-                    self._stopping = True
-                    self._worker.stop()
+            with _ended_by_signals(self.end):
+                asyncio.run(self._run())
         except (OSError, OverflowError) as error:
             why = f"cannot listen at {self._host}, port {self._port}: {error}"
             is_about_port = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
             remedy = "give another --port" if is_about_port else "give another --host or --port"
             raise InputError(why, remedy) from None
+        finally:
+            self._worker.stop()
         if self._failure is not None:
             raise self._failure
 
     def end(self) -> None:
         """End, from any thread."""
         self._server.should_exit = True
-
-    def _signalled(self) -> None:
-        """End; where that takes long already, at once."""
-        self.end()
-        if self._stopping:
-            self._worker.hurry()
 
     async def _run(self) -> None:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET

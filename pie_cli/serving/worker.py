@@ -100,7 +100,6 @@ class Worker:
         self._documents = documents
         self._serving = serving
         self._listener = listener
-        self._hurried = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pie-model", daemon=True)
 
     def start(self) -> None:
@@ -112,10 +111,6 @@ class Worker:
         self._documents.close()
         if self._thread.is_alive():
             self._thread.join(_STOP_S + _KEEP_S * self._serving.keeps)
-
-    def hurry(self) -> None:
-        """Keep nothing at the end, nor go on with it."""
-        self._hurried.set()
 
     def _run(self) -> None:
         try:
@@ -153,7 +148,7 @@ class Worker:
 
     def _keep(self, pool: SessionPool) -> None:
         """Keep what is exact for the next run."""
-        for event in pool.keep(self._hurried.is_set):
+        for event in pool.keep():
             if isinstance(event, NotKept):
                 self._listener.failed(event.error, at_end=False)
             else:

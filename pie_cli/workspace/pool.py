@@ -143,18 +143,15 @@ class SessionPool:
             self._drop(path)
         return bool(others)
 
-    def keep(self, should_stop: ShouldStop) -> Iterator[Kept | NotKept]:
+    def keep(self) -> Iterator[Kept | NotKept]:
         """Keep on disk what caches are exact, for the next run; the one used last comes last.
-
-        Args:
-            should_stop: asked now and then.
 
         Yields:
             What became of each that was to be kept.
         """
         for path, used in self._open.items():
             try:
-                size = used.session.keep(should_stop)
+                size = used.session.keep()
             except PieError as error:
                 # The others would fail as well.
                 yield NotKept(path, error)

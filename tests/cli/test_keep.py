@@ -15,7 +15,6 @@ from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, TextReport
 from pie_cli.cli.watch import WatchOptions
 from pie_cli.config import Settings
-from pie_cli.engine.edited import EditedEngine
 from pie_cli.keeping import kept_folder
 from pie_cli.workspace.events import Event, Predicted
 from tests.cli.helpers import watched
@@ -150,34 +149,6 @@ def test_a_disk_that_takes_nothing_costs_one_note(
             *_, note, end = documents(capsys.readouterr().out)
             assert (note["event"], end["event"]) == ("note", "stop")
             assert "cannot be kept" in note["cause"]
-
-
-def test_a_second_ctrl_c_while_writing_ends_at_once(
-    file: Path,
-    settings: Settings,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    write = EditedEngine.write_states
-    looks = []
-
-    def interrupted(*arguments: Any) -> int:
-        *others, should_stop = arguments
-
-        def looked() -> bool:
-            if not looks:
-                signal.raise_signal(signal.SIGINT)
-            looks.append(should_stop())
-            return looks[-1]
-
-        return write(*others, looked)
-
-    monkeypatch.setattr(EditedEngine, "write_states", interrupted)
-    watched([file], settings, Once(), threading.Event(), KEEPING)
-    assert looks == [True]
-    events = [one["event"] for one in documents(capsys.readouterr().out)]
-    assert events == ["start", "prediction", "stop"]
-    assert list(kept_folder().iterdir()) == []
 
 
 # --- pie complete --------------------------------------------------------------------------------

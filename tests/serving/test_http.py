@@ -20,7 +20,7 @@ from pie_cli.errors import InputError, ModelError
 from pie_cli.serving import http as serving_http
 from pie_cli.serving.finding import Finder
 from pie_cli.serving.http import MOST_BODY_BYTES, HttpServer
-from pie_cli.serving.worker import Serving, Worker
+from pie_cli.serving.worker import Serving
 from tests.conftest import SOURCE
 
 LINES = SOURCE.split("\n")
@@ -29,13 +29,11 @@ LINES = SOURCE.split("\n")
 class Served:
     """A server in a thread, and a client of it."""
 
-    def __init__(
-        self, model: str, token: str | None = None, *, keeps: bool = False, **settings: Any
-    ) -> None:
+    def __init__(self, model: str, token: str | None = None, **settings: Any) -> None:
         options = Settings(model, "cpu", max_tokens=8, strategy="pie+seam:8", **settings)
         self.listening, self.ready = threading.Event(), threading.Event()
         self.port = 0
-        serving = Serving(options, keeps_changed=False, keeps=keeps)
+        serving = Serving(options, keeps_changed=False)
         self.server = HttpServer(serving, "127.0.0.1", 0, token, self._started)
         self._token = token
         self.error: Exception | None = None
@@ -370,35 +368,3 @@ def test_ctrl_c_is_the_end_and_no_failure_also_while_the_model_loads() -> None:
 def test_a_size_that_is_none_is_refused_before_anything_is_served() -> None:
     with pytest.raises(InputError):
         Serving(Settings(), cache_memory="lots")
-
-
-def test_the_next_server_begins_with_what_the_last_one_kept(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    encoded = []
-    for _ in range(2):
-        server = Served(str(tiny_checkpoint), keeps=True).until_ready()
-        encoded.append(server.json("/infill", at(20))["timings"]["prompt_n"])
-        server.end()
-        assert server.error is None
-    assert encoded[0] > 100
-    assert encoded[1] == 1
-    assert len(list((tmp_path / "pie" / "kept").iterdir())) == 1
-
-
-def test_a_second_signal_at_the_end_keeps_nothing(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    server = Served(str(tiny_checkpoint), keeps=True).until_ready()
-    server.json("/infill", at(20))
-    stop = Worker.stop
-
-    def stopped(worker: Worker) -> None:
-        server.server._signalled()
-        stop(worker)
-
-    monkeypatch.setattr(Worker, "stop", stopped)
-    server.end()
-    assert list((tmp_path / "pie" / "kept").glob("*.safetensors")) == []

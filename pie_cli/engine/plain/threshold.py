@@ -152,11 +152,10 @@ class ThresholdEngine(Engine):
         model: str,
         facts: Mapping[str, str],
         most_bytes: int,
-        should_stop: ShouldStop = never,
     ) -> int:
         if len(token_ids) > self._limit:
             return 0
-        return self._edited.write_states(path, token_ids, model, facts, most_bytes, should_stop)
+        return self._edited.write_states(path, token_ids, model, facts, most_bytes)
 
     @override
     def clone(self) -> "ThresholdEngine":
