@@ -9,12 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
+from safetensors import SafetensorError, safe_open
+
 from pie_cli.editable import EditableModel
 from pie_cli.effort import Effort
 from pie_cli.engine.protocol import Engine, FromDisk
 from pie_cli.errors import PieError
 from pie_cli.folders import cache_folder
 from pie_cli.regular import is_regular
+from pie_cli.text.cursor import Cursor
 from pie_cli.text.matching import common_prefix
 
 LIMIT_BYTES: Final = 1 << 30
@@ -25,6 +28,8 @@ _TEMPORARY: Final = "tmp-"
 _ABANDONED_S: Final = 3_600
 _TOKENS: Final = "effort_tokens"
 _MS: Final = "effort_ms"
+_TEXT: Final = "text"
+_CURSOR: Final = "cursor"
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +97,20 @@ class KeptCache:
         self._touch()
         return self._found.tokens
 
+    def cursor(self, text: str) -> Cursor | None:
+        """Return where the last run followed edits to, if it ended with this very text."""
+        if not is_regular(self.path):
+            return None
+        try:
+            with safe_open(self.path, framework="np") as file:
+                facts = file.metadata() or {}
+            line, column = map(int, facts[_CURSOR].split(":"))
+            if facts[_TEXT] == _digest(text):
+                return Cursor(line, column, follows_edits=True).within(text)
+        except (SafetensorError, OSError, LookupError, ValueError) as error:
+            _log.debug("no cursor in %s: %s", self.path, error)
+        return None
+
     def effort(self) -> Effort:
         """Return what encoding took whoever wrote what was filled in."""
         facts = self._found.facts if self._found else {}
@@ -99,7 +118,9 @@ class KeptCache:
             return Effort(int(facts[_TOKENS]), float(facts[_MS]))
         return Effort()
 
-    def keep(self, engine: Engine, token_ids: list[int], effort: Effort) -> int:
+    def keep(
+        self, engine: Engine, token_ids: list[int], effort: Effort, text: str, cursor: Cursor
+    ) -> int:
         """Keep a prompt's cache, all of which is exact.
 
         What is there stays where it begins with this prompt: another look at a part of a text
@@ -109,6 +130,8 @@ class KeptCache:
             engine: holds the prompt.
             token_ids: of the prompt.
             effort: what encoding takes.
+            text: that the prompt is of.
+            cursor: in it.
 
         Returns:
             Bytes of the file; 0 where nothing is kept.
@@ -117,7 +140,10 @@ class KeptCache:
             PieError: it cannot be written.
         """
         try:
-            return self._keep(engine, token_ids, effort)
+            facts = {_TOKENS: str(effort.tokens), _MS: str(effort.ms), _TEXT: _digest(text)}
+            if cursor.follows_edits and cursor.line is not None:
+                facts[_CURSOR] = f"{cursor.line}:{cursor.column}"
+            return self._keep(engine, token_ids, facts)
         except OSError as error:
             folder = self.path.parent
             raise PieError(
@@ -125,7 +151,7 @@ class KeptCache:
                 "make room there, set XDG_CACHE_HOME to another folder, or leave --keep-cache out",
             ) from error
 
-    def _keep(self, engine: Engine, token_ids: list[int], effort: Effort) -> int:
+    def _keep(self, engine: Engine, token_ids: list[int], facts: dict[str, str]) -> int:
         if self._found and common_prefix(self._found.token_ids, token_ids) >= len(token_ids) - 1:
             with suppress(FileNotFoundError):
                 size = self.path.stat().st_size
@@ -137,7 +163,6 @@ class KeptCache:
         os.close(handle)
         temporary = Path(name)
         try:
-            facts = {_TOKENS: str(effort.tokens), _MS: str(effort.ms)}
             # Not waited for until it is on the disk: after a power cut its checksums tell.
             size = engine.write_states(temporary, token_ids, self._model, facts, self._limit)
             if size:
@@ -170,3 +195,7 @@ class KeptCache:
         """Note that it was used: by this time the least recently used are found."""
         with suppress(OSError):
             os.utime(self.path)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -322,6 +322,14 @@ class EditSession:
         self._keep_snapshots(should_stop)
         return compared(how, line, state.place, state.last, forward)
 
+    def resumed(self, text: str) -> Cursor | None:
+        """Return where the last run's cursor was in a text; None where that is not known.
+
+        Only one that follows edits goes on from there, and only before the first text.
+        """
+        fresh = self._kept is not None and self._cursor == Cursor(follows_edits=True)
+        return self._kept.cursor(text) if fresh and self._kept else None
+
     def keep(self) -> int:
         """Keep the cache on disk for the next run, if all of it is exact; for the end.
 
@@ -332,9 +340,10 @@ class EditSession:
             PieError: it cannot be written.
         """
         state = self._state
-        if self._kept is None or state is None or not self.exact:
+        if self._kept is None or state is None or self._text is None or not self.exact:
             return 0
-        return self._kept.keep(state.engine, state.prompt.token_ids, self._effort)
+        ids = state.prompt.token_ids
+        return self._kept.keep(state.engine, ids, self._effort, self._text, self._cursor)
 
     def fork(self, strategy: str) -> "EditSession":
         """Return a session in the same state with another strategy and a copy of the cache.

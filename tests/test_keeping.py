@@ -63,6 +63,47 @@ def same(one: Prediction, other: Prediction) -> bool:
     )
 
 
+FOLLOWING = replace(SETTINGS, at="edit")
+
+
+def edited(model: PreparedModel, text: str) -> EditSession:
+    """Return a session that followed an edit to a text, whose exact cache has been kept."""
+    session = new_session(model, FOLLOWING)
+    session.open(SOURCE)
+    session.update(text)
+    assert session.compare() is not None
+    assert session.keep() > 0
+    return session
+
+
+def test_the_next_run_goes_on_at_the_last_ones_cursor(tiny_model: PreparedModel) -> None:
+    text = SOURCE.replace("size = width * height + 3", "size = width * height - 3")
+    before = edited(tiny_model, text)
+    session = new_session(tiny_model, FOLLOWING)
+    cursor = session.resumed(text)
+    assert cursor == before.cursor
+    prediction = session.open(text, at=cursor)
+    assert prediction.exact
+    assert prediction.tokens.encoded == 1
+    assert same(prediction, EditSession(tiny_model, "area.py", FOLLOWING).open(text, at=cursor))
+
+
+def test_another_text_or_place_asked_for_has_nothing_to_go_on_at(tiny_model: PreparedModel) -> None:
+    text = SOURCE.replace("size = width * height + 3", "size = width * height - 3")
+    edited(tiny_model, text)
+    assert new_session(tiny_model, FOLLOWING).resumed(SOURCE) is None
+    assert new_session(tiny_model, SETTINGS).resumed(text) is None
+    assert new_session(tiny_model, FOLLOWING, Path("other.py")).resumed(text) is None
+    assert EditSession(tiny_model, "area.py", FOLLOWING).resumed(text) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"no safetensors", b"\xff" * 64])
+def test_a_damaged_file_has_no_cursor(tiny_model: PreparedModel, damage: bytes) -> None:
+    kept(tiny_model)
+    place(tiny_model, DOCUMENT).path.write_bytes(damage)
+    assert new_session(tiny_model, FOLLOWING).resumed(SOURCE) is None
+
+
 def test_the_next_run_predicts_the_same_and_encodes_one_token(tiny_model: PreparedModel) -> None:
     before = kept(tiny_model)
     without = EditSession(tiny_model, "area.py", SETTINGS).open(SOURCE)

@@ -451,7 +451,8 @@ class Workspace:
                         raise _MovedOn
                     show(done, total)
 
-                prediction = session.open(document.text, encoded, task.before, at=task.cursor)
+                at = task.cursor or session.resumed(document.text)
+                prediction = session.open(document.text, encoded, task.before, at=at)
         used.document, used.context = document, task.before
         if prediction.stopped_by != "interrupted":
             used.prediction = prediction

@@ -15,7 +15,10 @@ from pie_cli.cli.render import Renderer
 from pie_cli.cli.reports import JsonReport, TextReport
 from pie_cli.cli.watch import WatchOptions
 from pie_cli.config import Settings
-from pie_cli.keeping import kept_folder
+from pie_cli.editable import prepare
+from pie_cli.keeping import kept_caches, kept_folder
+from pie_cli.models.loading import load
+from pie_cli.session import EditSession
 from pie_cli.workspace.events import Event, Predicted
 from tests.cli.helpers import watched
 from tests.conftest import SOURCE
@@ -83,6 +86,25 @@ def test_the_next_watch_starts_where_the_last_one_ended(watch: Callable[..., Any
     assert second["tokens"]["encoded"] == 1
     assert second["exact"]
     assert (second["prediction"], second["at"]) == (first["prediction"], first["at"])
+
+
+def test_the_next_watch_goes_on_at_the_last_edit(
+    watch: Callable[..., Any], file: Path, tiny_checkpoint: Path
+) -> None:
+    text = SOURCE.replace("width * height + 3", "width * height - 3")
+    model = prepare(load(str(tiny_checkpoint), "cpu"))
+    caches = kept_caches(model)
+    assert caches is not None
+    session = EditSession(model, "area.py", Settings(max_tokens=8), caches.of(file))
+    session.open(SOURCE)
+    edited = session.update(text)
+    assert session.compare()
+    session.keep()
+    file.write_text(text)
+    prediction = watch("--keep-cache")[1]
+    assert prediction["at"] == {"line": edited.at.line, "column": edited.at.column}
+    assert prediction["tokens"]["encoded"] == 1
+    assert prediction["exact"]
 
 
 def test_who_does_not_ask_for_it_keeps_and_reads_nothing(watch: Callable[..., Any]) -> None:
