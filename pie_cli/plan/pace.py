@@ -11,7 +11,7 @@ _WEIGHT = 0.25
 _MOST_AT_ONCE = 8
 """Times as long as expected that a pass counts for at most: it may have been stalled."""
 
-_MOST_SLOWER = 1.75
+_MOST_SLOWER = 2.0
 """Where a plain pass takes longer than asked for, repair may lengthen it so many times."""
 
 _LINE_SHARE = 1.0
@@ -75,8 +75,8 @@ class Pace:
         """Return how many tokens may run in a pass besides those that must.
 
         Args:
-            latency_ms: that the pass may take, or three quarters more than the needed tokens alone
-                do, where that is longer.
+            latency_ms: that the pass may take, or twice what the needed tokens alone take, where
+                that is longer.
             needed: tokens that must run.
         """
         limit = max(latency_ms, _MOST_SLOWER * self.pass_ms(needed))
