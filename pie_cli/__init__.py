@@ -8,6 +8,8 @@ Importing the package loads nothing heavy; each public name loads what it needs 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pie_cli.threads import keep_few_kernels, spin_briefly
+
 if TYPE_CHECKING:
     from pie_cli.editable import prepare
     from pie_cli.models.loading import load
@@ -26,6 +28,11 @@ _HOMES = {
     "load": "models.loading",
     "prepare": "editable",
 }
+
+
+# Before torch is there: it reads them once.
+spin_briefly()
+keep_few_kernels()
 
 
 def __getattr__(name: str) -> Any:

@@ -147,13 +147,15 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
     from pie_cli.engine.crew import follow
     from pie_cli.engine.device import memory_sufficing
     from pie_cli.engine.gate.check import check_model
-    from pie_cli.engine.gate.memory import identity
+    from pie_cli.engine.gate.memory import identity, weights_sample
     from pie_cli.engine.gate.verdicts import UnusableModel
     from pie_cli.engine.making import engine_maker
     from pie_cli.engine.packing import pack, pack_int8
 
     folder = loaded.model.name_or_path if remember else ""
     follow(loaded.model)
+    # Before weights are packed.
+    sample = weights_sample(loaded.model)
     try:
         with memory_sufficing():
             verdict = check_model(loaded.model, Path(folder) if folder else None)
@@ -183,7 +185,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
         capability=new_engine(0).capability,
         new_engine=new_engine,
         weights=loaded.weights,
-        identity=found and f"{found}-{loaded.weights}",
+        identity=found and f"{found}-{sample}-{loaded.weights}",
         loaded=loaded,
         verdict=verdict,
     )

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, final
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from pie_cli.editable import EditableModel
 from pie_cli.effort import Effort
 from pie_cli.engine.protocol import Engine, FromDisk
-from pie_cli.errors import PieError
+from pie_cli.errors import InputError, PieError
 from pie_cli.folders import cache_folder
 from pie_cli.regular import is_regular
 from pie_cli.text.cursor import Cursor
@@ -104,10 +105,10 @@ class KeptCache:
         try:
             with safe_open(self.path, framework="np") as file:
                 facts = file.metadata() or {}
-            line, column = map(int, facts[_CURSOR].split(":"))
+            cursor = replace(Cursor.parse(facts[_CURSOR]), follows_edits=True)
             if facts[_TEXT] == _digest(text):
-                return Cursor(line, column, follows_edits=True).within(text)
-        except (SafetensorError, OSError, LookupError, ValueError) as error:
+                return cursor.within(text)
+        except (SafetensorError, OSError, LookupError, InputError) as error:
             _log.debug("no cursor in %s: %s", self.path, error)
         return None
 
@@ -142,7 +143,7 @@ class KeptCache:
         try:
             facts = {_TOKENS: str(effort.tokens), _MS: str(effort.ms), _TEXT: _digest(text)}
             if cursor.follows_edits and cursor.line is not None:
-                facts[_CURSOR] = f"{cursor.line}:{cursor.column}"
+                facts[_CURSOR] = f"{cursor.line + 1}:{cursor.column + 1}"
             return self._keep(engine, token_ids, facts)
         except OSError as error:
             folder = self.path.parent

@@ -1,6 +1,7 @@
 """What an earlier run kept of a document: the same answers, sooner, and never an approximation."""
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel, prepare
@@ -95,6 +97,20 @@ def test_another_text_or_place_asked_for_has_nothing_to_go_on_at(tiny_model: Pre
     assert new_session(tiny_model, SETTINGS).resumed(text) is None
     assert new_session(tiny_model, FOLLOWING, Path("other.py")).resumed(text) is None
     assert EditSession(tiny_model, "area.py", FOLLOWING).resumed(text) is None
+
+
+def test_other_weights_of_the_same_size_and_time_are_another_model(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+    identities = set()
+    for factor in (1.0, 1.01):
+        tensors = load_file(copy / "model.safetensors")
+        tensors["model.layers.1.mlp.up_proj.weight"].mul_(factor)
+        save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+        os.utime(copy / "model.safetensors", (1e9, 1e9))
+        identities.add(prepare(load(str(copy), "cpu")).identity)
+    assert len(identities) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"no safetensors", b"\xff" * 64])

@@ -25,7 +25,12 @@ HOMES = {
     ],
     "accelerate": ["evaluation/runs/sharing.py"],
     "gguf": ["models/gguf/*"],
-    "safetensors": ["engine/kept.py", "models/checkpoint.py", "models/gguf/conversion.py"],
+    "safetensors": [
+        "engine/kept.py",
+        "keeping.py",
+        "models/checkpoint.py",
+        "models/gguf/conversion.py",
+    ],
     "platformdirs": ["folders.py"],
     "typer": ["cli/*"],
     "huggingface_hub": ["evaluation/cases/records.py", "models/*"],

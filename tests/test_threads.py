@@ -97,6 +97,11 @@ def test_the_command_line_says_so_before_torch_is_there() -> None:
     assert _in_a_fresh_process(program) == "100000"
 
 
+def test_a_library_says_so_as_well() -> None:
+    program = "import pie_cli, os; print(os.environ['GOMP_SPINCOUNT'])"
+    assert _in_a_fresh_process(program) == "100000"
+
+
 def test_once_torch_is_there_it_is_too_late_to_spin() -> None:
     program = "import os, torch, pie_cli.cli.app; print('GOMP_SPINCOUNT' in os.environ)"
     assert _in_a_fresh_process(program) == "False"

@@ -16,10 +16,7 @@ from pie_cli.cli.reporting import reporting
 from pie_cli.cli.starting import importing
 from pie_cli.config import COMPARE_LIMIT_S, COMPARE_PAUSE_MS, DEFAULT_MODEL, Settings
 from pie_cli.errors import PieError
-from pie_cli.threads import keep_few_kernels, spin_briefly
 
-spin_briefly()
-keep_few_kernels()
 app = typer.Typer(
     cls=LegibleGroup,
     help="Next-line code completion that survives edits: the KV cache follows the file.",

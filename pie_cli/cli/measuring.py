@@ -33,7 +33,7 @@ def bench(
     strategies: Annotated[
         str,
         typer.Option(
-            "--strategies", help="What to measure besides full recompute.", metavar="NAME,NAME"
+            "--strategies", help="What to measure; full recompute always is.", metavar="NAME,NAME"
         ),
     ] = ",".join(BENCHED),
     against: Annotated[

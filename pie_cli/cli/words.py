@@ -91,7 +91,7 @@ def not_run(recompute: Recompute) -> str:
     how = f"--compare-limit {limit} runs it"
     if limit <= COMPARE_LIMIT_S:
         how = "it runs without --compare-limit"
-    return f"full recompute: about {duration(recompute.line_ms)}, measured before the edit; {how}"
+    return f"full recompute: about {duration(recompute.line_ms)}, as measured before; {how}"
 
 
 def explained(prediction: Prediction) -> str:

@@ -115,7 +115,12 @@ def give_way() -> None:
 
 
 def follow(model: CausalModel) -> None:
-    """Let the crew be asked in each of the model's passes, before each layer."""
+    """Let the crew be asked in each of the model's passes, before each layer.
+
+    All threads that torch has are engaged, where nobody has done so.
+    """
+    if _crew is None and threads_spin():
+        engage(None)
     if _crew is None or model.device.type != "cpu" or not isinstance(model, nn.Module):
         return
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]

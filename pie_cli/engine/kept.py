@@ -1,10 +1,11 @@
 """Files of exact keys and values: a prompt's cache, as a later run can begin with it.
 
 Layout, in safetensors: `token_ids` int64 [S], `L.keys` and `L.values` [1, H, S, D] of each layer L
-that has storage, then `checksums` int64, a CRC-32 of each tensor before it, in this order. The
-metadata name the format, the model, and what the writer noted.
+that has storage, then `checksums` int64, a CRC-32 of each tensor before it, in this order, and of
+the metadata, which name the format, the model, and what the writer noted.
 """
 
+import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ _CHECKSUMS: Final = "checksums"
 
 # Relative difference between the first token's states as kept and as computed: more than rounding
 # makes, less than there is to another model's.
-_SAME: Final = 0.5
+_SAME: Final = 0.05
 
 
 class UnfitFile(Exception):
@@ -57,19 +58,20 @@ def write(
         most_bytes: a larger file is not begun.
 
     Returns:
-        Bytes of the file; 0 where it would be larger.
+        Bytes of the file; 0 where it would be larger, or too small to be read again.
 
     Raises:
         CacheIntegrityError: when one of the tokens was never written, or was moved.
         OSError: the file cannot be written.
     """
-    if len(token_ids) * slots.token_bytes > most_bytes:
+    if len(token_ids) <= MIN_SHARED or len(token_ids) * slots.token_bytes > most_bytes:
         return 0
     tensors = {_IDS: torch.tensor(list(token_ids))}
     for index, states in enumerate(slots.take(0, len(token_ids))):
         tensors.update(zip(_names(index), states or (), strict=False))
-    sums = [zlib.crc32(_bytes_of(tensor)) for tensor in tensors.values()]
     metadata = {**facts, "format": FORMAT, "model": model}
+    sums = [zlib.crc32(_bytes_of(tensor)) for tensor in tensors.values()]
+    sums.append(_sum_of(metadata))
     try:
         save_file({**tensors, _CHECKSUMS: torch.tensor(sums)}, path, metadata)
     except SafetensorError as error:
@@ -103,6 +105,8 @@ class KeptFile:
         ids = self._tensor(_IDS)
         if ids.dtype != torch.int64 or ids.dim() != 1:
             raise UnfitFile("its token ids are none")
+        if not self._sums or self._sums.pop() != _sum_of(self.facts):
+            raise UnfitFile("its metadata are damaged")
         self._check(_IDS, ids, self._sums[0] if self._sums else None)
         self.token_ids: list[int] = ids.tolist()
 
@@ -171,6 +175,10 @@ def _stored(slots: SlotCache) -> Iterator[tuple[str, Tensor]]:
 
 def _names(index: int) -> tuple[str, str]:
     return f"{index}.keys", f"{index}.values"
+
+
+def _sum_of(facts: Mapping[str, str]) -> int:
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -158,6 +158,9 @@ class SessionPool:
                 return
             if size:
                 yield Kept(path, size)
+            elif self._kept and used.session.prompt and not used.session.exact:
+                cause = f"the cache of {path} is not kept: it was not exact yet"
+                yield NotKept(path, PieError(cause, "end after a comparison"))
 
     def trim(self) -> list[Dropped]:
         """Keep to the bound.

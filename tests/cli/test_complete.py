@@ -517,7 +517,7 @@ def test_beyond_the_limit_the_comparison_is_estimated_from_the_encoding_before(c
     # It is about the encoding before the edit, of which the line's tokens are no part.
     assert beyond["full_recompute"]["line_ms"] < 2 * beyond["encode_before_ms"] + 1_000
     shown = complete("--edit", patch_file(folder), "--compare-limit", "0").stdout
-    assert "measured before the edit; it runs without --compare-limit" in shown
+    assert "as measured before; it runs without --compare-limit" in shown
     assert "not confirmed" in shown or ", exact" in shown
     none = document(complete("--edit", patch_file(folder), "--json", "--compare", "none"))
     assert (none["comparison"], none["full_recompute"]) == (None, None)

@@ -19,7 +19,8 @@ from pie_cli.editable import prepare
 from pie_cli.keeping import kept_caches, kept_folder
 from pie_cli.models.loading import load
 from pie_cli.session import EditSession
-from pie_cli.workspace.events import Event, Predicted
+from pie_cli.workspace.events import Event, NotKept, Predicted
+from pie_cli.workspace.pool import SessionPool
 from tests.cli.helpers import watched
 from tests.conftest import SOURCE
 from tests.diffs import unified_diff
@@ -105,6 +106,23 @@ def test_the_next_watch_goes_on_at_the_last_edit(
     assert prediction["at"] == {"line": edited.at.line, "column": edited.at.column}
     assert prediction["tokens"]["encoded"] == 1
     assert prediction["exact"]
+
+
+def test_a_cache_that_is_not_exact_is_not_kept_and_that_is_said(
+    tiny_checkpoint: Path, file: Path
+) -> None:
+    model = prepare(load(str(tiny_checkpoint), "cpu"))
+    settings = Settings(max_tokens=8, strategy="pie")
+    pool = SessionPool(model, settings, 1 << 30, kept_caches(model))
+    session = pool.use("area.py", file).session
+    assert list(pool.keep()) == []
+    session.open(SOURCE)
+    session.update(SOURCE.replace("width", "breadth", 1))
+    assert not session.exact
+    (outcome,) = pool.keep()
+    assert isinstance(outcome, NotKept)
+    assert "area.py is not kept: it was not exact yet" in outcome.error.cause
+    assert list(kept_folder().glob("*")) == []
 
 
 def test_who_does_not_ask_for_it_keeps_and_reads_nothing(watch: Callable[..., Any]) -> None:

@@ -136,6 +136,15 @@ def test_a_model_asks_before_each_layer(engaged: list[str]) -> None:
     assert engaged == ["begin", "give way", "give way"]
 
 
+def test_all_are_engaged_where_nobody_has_done_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "_crew", None)
+    monkeypatch.setattr(crew, "threads_spin", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    crew.follow(Stack())  # type: ignore[arg-type]
+    assert crew.threads() == 4
+
+
 def test_without_a_crew_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "_crew", None)
     model = Stack()

@@ -130,6 +130,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a flipped checksum": flipped(-8),
     "another version": noted(format="0"),
     "another model": noted(model="another"),
+    "another note": noted(note="2"),
     "no metadata": lambda path: save_file(load_file(path), path),
     "a layer less": rewritten(lambda t: t.pop("2.keys")),
     "a layer more": rewritten(lambda t: t.update({"3.keys": torch.zeros(1)})),
@@ -209,6 +210,15 @@ def test_a_file_that_would_be_too_large_is_not_begun(
     assert engine.write_states(tmp_path / "one", IDS, MODEL, {"note": "1"}, size) >= size
     assert engine.write_states(tmp_path / "two", IDS, MODEL, {"note": "1"}, size - 1) == 0
     assert not (tmp_path / "two").exists()
+
+
+def test_what_is_too_short_to_be_read_again_is_not_written(
+    tiny_model: PreparedModel, tmp_path: Path
+) -> None:
+    engine = encoded(tiny_model, IDS[:MIN_SHARED])
+    assert engine.write_states(tmp_path / "one", IDS[:MIN_SHARED], MODEL, {}, 1 << 30) == 0
+    longer = encoded(tiny_model, IDS[: MIN_SHARED + 1])
+    assert longer.write_states(tmp_path / "one", IDS[: MIN_SHARED + 1], MODEL, {}, 1 << 30)
 
 
 def test_what_was_moved_or_is_not_there_is_not_written(

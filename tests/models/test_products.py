@@ -12,6 +12,14 @@ def test_there_is_a_gain_for_each_number_of_rows():
     assert min(gains) > 0
 
 
+def test_one_thread_measures_and_all_are_there_afterwards(monkeypatch: pytest.MonkeyPatch):
+    taken: list[int] = []
+    monkeypatch.setattr(products.torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(products.torch, "set_num_threads", taken.append)
+    bfloat16_gains()
+    assert taken == [1, 4]
+
+
 def test_a_gain_is_the_time_of_float32_over_that_of_bfloat16(monkeypatch: pytest.MonkeyPatch):
     times = iter([[3.0, 1.0], [1.0, 2.0], [1.0, 1.0]])
     monkeypatch.setattr(products, "_times", lambda *_products: next(times))
