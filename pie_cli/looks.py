@@ -64,9 +64,11 @@ def look(
     if decoding.should_stop():
         return Look(replace(first, stopped_by="interrupted"), plan, stale_from, first)
     said = first.token_ids
-    again = planner.second_look(engine, plan, stale_from, len(draft), len(said))
     # A draft that was right so far has more to say, which is not verified yet.
-    draft = draft if tuple(draft[: len(said)]) == said else said
+    is_right = tuple(draft[: len(said)]) == said
+    drafted = len(draft) if is_right else 0
+    again = planner.second_look(engine, plan, stale_from, len(draft), len(said), drafted)
+    draft = draft if is_right else said
     line = engine.predict(again, ids, decoding, draft)
     stands = line.token_ids[:1] == said[:1]
     line = replace(

@@ -93,7 +93,7 @@ class Planner:
         return DOUBT if self._strategy.again and stale_from < plan.length else None
 
     def second_look(
-        self, engine: Engine, plan: Plan, stale_from: int, riding: int, again: int
+        self, engine: Engine, plan: Plan, stale_from: int, riding: int, again: int, drafted: int = 0
     ) -> Plan:
         """Plan a second look at a prompt: in one pass, what follows its first stale token.
 
@@ -106,13 +106,14 @@ class Planner:
             stale_from: every token of the prompt before it is as full recompute would have it.
             riding: tokens of a draft that rode in the first look's pass.
             again: tokens of the line so far, which are decided again.
+            drafted: tokens of a draft that was right so far, and may say the rest of the line.
         """
         wish, length = self._strategy.again, plan.length
         pace, repaired = self._model.pace, len(plan.repaired)
         if wish and wish.budget:
             room = wish.budget.of(length)
         elif pace.known:
-            room = pace.room_again(plan.encoded - repaired + riding, repaired + again)
+            room = pace.room_again(plan.encoded - repaired + riding, repaired + again, drafted)
         else:
             room = AGAIN_TOKENS
         stop = min(stale_from + min(room, MAX_TOKENS), length - 1)

@@ -84,15 +84,17 @@ class Pace:
             return 1 << 20
         return max(0, int((limit - self.pass_ms(needed)) / (self._slowness * self._token_ms)))
 
-    def room_again(self, needed: int, repaired: int) -> int:
+    def room_again(self, needed: int, repaired: int, drafted: int = 0) -> int:
         """Return how many tokens a second look may compute before a line of usual length is done.
 
         Args:
             needed: tokens that had to run in the first pass.
             repaired: tokens that ran there besides.
+            drafted: tokens of a draft that was right so far, which spare the line as many passes.
         """
         if not self._token_ms:
             return 1 << 20
-        rows = needed + _USUAL_PASSES - 1
-        line_ms = _USUAL_PASSES * self._base_ms + rows * self._token_ms
+        passes = max(1, _USUAL_PASSES - drafted)
+        rows = needed + passes - 1
+        line_ms = passes * self._base_ms + rows * self._token_ms
         return max(0, int(_LINE_SHARE * line_ms / self._token_ms) - repaired)

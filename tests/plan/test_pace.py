@@ -73,6 +73,14 @@ def test_where_tokens_cost_nothing_there_is_room_for_all() -> None:
     assert pace.room(100, 10) > 100_000
 
 
+def test_a_right_draft_leaves_less_time_for_a_second_look() -> None:
+    pace = learned(20.0, 0.5)
+    rooms = [pace.room_again(10, 0, drafted) for drafted in (0, 3, 7, 40)]
+    assert rooms == sorted(rooms, reverse=True)
+    assert rooms[0] > rooms[1] > rooms[2] == rooms[3]
+    assert 0.5 * rooms[3] <= pace.pass_ms(10)
+
+
 @given(st.integers(1, 500), st.integers(0, 100), st.floats(0.01, 5))
 def test_all_repair_of_a_line_takes_as_long_as_the_line_without(
     needed: int, repaired: int, token_ms: float
