@@ -155,7 +155,8 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
     folder = loaded.model.name_or_path if remember else ""
     follow(loaded.model)
     # Before weights are packed.
-    sample = weights_sample(loaded.model)
+    found = identity(loaded.model, Path(folder)) if folder else None
+    sample = found and weights_sample(loaded.model)
     try:
         with memory_sufficing():
             verdict = check_model(loaded.model, Path(folder) if folder else None)
@@ -171,7 +172,6 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
         raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
     tokenizer = TextTokenizer(loaded.tokenizer)
     new_engine = engine_maker(loaded.model, verdict)
-    found = identity(loaded.model, Path(folder)) if folder else None
     return PreparedModel(
         name=loaded.name,
         device=loaded.device,

@@ -92,7 +92,7 @@ def engage(asked: int | None) -> None:
     Where threads do not spin, or nobody can tell, that is settled once and for all.
     """
     global _crew  # noqa: PLW0603 - torch's number of threads is the process's, too
-    cores = torch.get_num_threads()
+    cores = threads()
     _crew = Crew(asked or cores) if threads_spin() else None
     torch.set_num_threads(_crew.size if _crew else threads_for(cores, asked))
 

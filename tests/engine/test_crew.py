@@ -178,3 +178,7 @@ def test_how_many_compute_does_not_depend_on_others_for_now(
     monkeypatch.setattr(crew, "_crew", machine.crew)
     machine.compute(0.02, lacking=1)
     assert (crew.threads(), machine.crew.size) == (2, 1)
+    monkeypatch.setattr(crew, "threads_spin", lambda: True)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    crew.engage(None)
+    assert crew.threads() == 2
