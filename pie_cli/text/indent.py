@@ -14,6 +14,7 @@ _LINES: Final = 200
 _DEFAULT_STEP: Final = 4
 _PYTHON: Final = (".py", ".pyi")
 _PAIRS: Final = {")": "(", "]": "[", "}": "{"}
+_BRACKET: Final = re.compile(r"[()\[\]{}]")
 # Strings and comments, whose brackets and colons mean nothing.
 _NO_CODE: Final = re.compile(
     r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|`[^`\n]*`|(?<!\S)#.*|//.*|/\*.*?\*/"
@@ -62,7 +63,7 @@ def next_indent(above: str, path: str, below: str | None = None) -> Indent:
 
 def _after(above: str, path: str) -> Indent:
     """Find between which columns the line may begin by what is above it."""
-    lines = [line for line in above.rstrip().split("\n")[-_LINES:] if line.strip()]
+    lines = [line for line in above.rstrip().rsplit("\n", _LINES)[-_LINES:] if line.strip()]
     if not lines:
         return Indent(0, 0)
     last = lines[-1].rstrip()
@@ -104,10 +105,11 @@ def _open_bracket(code: list[str]) -> int | None:
     for line in code:
         expanded = line.expandtabs(TAB)
         stripped = expanded.rstrip()
-        for column, character in enumerate(stripped):
-            if character in "([{":
-                stack.append((character, 0 if column == len(stripped) - 1 else column + 1))
-            elif stack and character in _PAIRS and stack[-1][0] == _PAIRS[character]:
+        for found in _BRACKET.finditer(stripped):
+            bracket = found.group()
+            if bracket not in _PAIRS:
+                stack.append((bracket, 0 if found.end() == len(stripped) else found.end()))
+            elif stack and stack[-1][0] == _PAIRS[bracket]:
                 stack.pop()
     if not stack or stack[-1][0] == "{":
         return None
