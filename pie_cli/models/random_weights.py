@@ -10,6 +10,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from pie_cli.models.known import Shape
 
 _SEED: Final = 0
+
+# Hidden size up to which transformers' usual deviation of 0.02 is taken. Beyond, each product would
+# make its rows larger, and after some forty layers the roundings of 16 bits decide everything: no
+# gate can tell such a model's rotation (docs/log.md).
+_WIDEST: Final = 2_048
+_DEVIATION: Final = 0.02
+
 # A prime, so that no two rows of a matrix are alike.
 _BLOCK: Final = 1_000_003
 _DRAWING: Final = frozenset({"normal_", "uniform_", "kaiming_uniform_"})
@@ -64,6 +71,7 @@ def config_of(shape: Shape) -> PreTrainedConfig:
         max_position_embeddings=shape.window,
         rope_parameters=rope,
         tie_word_embeddings=shape.tied,
+        initializer_range=_DEVIATION * min(1.0, (_WIDEST / shape.hidden) ** 0.5),
         **head,
         **shape.further,
     )

@@ -105,3 +105,13 @@ def test_other_families_are_built_with_random_weights(alias: str, monkeypatch: p
     assert loaded.n_params == pytest.approx(tiny.n_params, rel=2e-2)
     logits = loaded.model(torch.arange(1, 50)[None]).logits
     assert logits.isfinite().all()
+
+
+def test_random_weights_of_a_wide_shape_do_not_grow_from_layer_to_layer():
+    """With 0.02 at a width of 7,168, roundings decide the fortieth layer of DeepSeek-Coder 33B."""
+    gains = {
+        shape.hidden: config_of(shape).initializer_range * shape.hidden**0.5
+        for shape in (SHAPES[alias] for alias in ("deepseek-coder-1.3b", "deepseek-coder-33b"))
+    }
+    assert gains[7_168] == pytest.approx(gains[2_048])
+    assert gains[2_048] == pytest.approx(0.02 * 2_048**0.5)
