@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 from torch.torch_version import TorchVersion
 from transformers import AttentionInterface
 
@@ -164,12 +165,14 @@ def pie_attention(
     this.attended += 1
     if sliding_window is not None:
         this.windows.add(sliding_window)
+    if this.kernels is not None:
+        return this.kernels.attend(query, scaling, sliding_window, softcap), None
     if sliding_window is not None and sliding_window >= this.stop - this.first_key:
         sliding_window = None
-    if this.whole and len(this) > 1 and sliding_window is None and softcap is None:
-        return _causal(query, key, value, scaling).transpose(1, 2).contiguous(), None
-    if _is_long_tail(this, query, key, value) and sliding_window is None and softcap is None:
-        return _tail(this, query, key, value, scaling).transpose(1, 2).contiguous(), None
+    if sliding_window is None and softcap is None:
+        mixed = _without_mask(this, query, key, value, scaling)
+        if mixed is not None:
+            return mixed.transpose(1, 2).contiguous(), None
     blocks = this.blocks(_GAP_COST_CPU if query.device.type == "cpu" else _GAP_COST_ACCELERATOR)
     output = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
     for block in blocks:
@@ -190,24 +193,61 @@ def pie_attention(
     return output, None
 
 
+def _without_mask(
+    this: ForwardPass, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+) -> Tensor | None:
+    """Attend from consecutive queries by a kernel that is told so; None where none fits."""
+    if len(this) == 1 or not this.contiguous:
+        return None
+    if this.whole:
+        return _causal(query, key, value, scaling)
+    if query.device.type == "cuda":
+        return _behind(query, key, value, scaling)
+    return _tail(this, query, key, value, scaling) if _is_long_tail(query, key, value) else None
+
+
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     """Attend causally from all keys' own positions, the way transformers' SDPA attention does."""
-    groups = query.shape[1] // key.shape[1]
-    shared = groups > 1 and key.shape[-1] == value.shape[-1] <= _MAX_SHARED_HEAD_DIM
-    if groups > 1 and not shared:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    shared = key.shape[-1] == value.shape[-1] <= _MAX_SHARED_HEAD_DIM
+    key, value, shared = _for_queries(query, key, value, shared=shared)
     return F.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=shared
     )
 
 
-def _is_long_tail(this: ForwardPass, query: Tensor, key: Tensor, value: Tensor) -> bool:
+def _behind(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    """Attend causally from the last of the keys' positions, on a GPU.
+
+    Its kernel for that takes no mask, which would cost it ten times the time (docs/log.md). In
+    float32 it does not share KV heads.
+    """
+    key, value, shared = _for_queries(query, key, value, shared=query.dtype != torch.float32)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=causal_lower_right(query.shape[2], key.shape[2]),
+        scale=scaling,
+        enable_gqa=shared,
+    )
+
+
+def _for_queries(
+    query: Tensor, key: Tensor, value: Tensor, *, shared: bool
+) -> tuple[Tensor, Tensor, bool]:
+    """Return keys and values for as many heads as there are queries', or whether they share."""
+    groups = query.shape[1] // key.shape[1]
+    if groups == 1 or shared:
+        return key, value, groups > 1
+    return key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1), False
+
+
+def _is_long_tail(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether many consecutive queries follow cached keys, where `_tail` can run."""
     return (
         _flash is not None
         and query.device.type == "cpu"
-        and this.contiguous
-        and len(this) >= _MIN_TAIL_ROWS
+        and query.shape[2] >= _MIN_TAIL_ROWS
         and key.shape[-1] == value.shape[-1]
         and (_FLASH_SHARES_HEADS or key.shape[1] == query.shape[1])
     )

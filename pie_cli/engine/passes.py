@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +29,16 @@ class Block(NamedTuple):
     last: int
 
 
+class Kernels(Protocol):
+    """What attends in a pass that is captured to be replayed at other positions."""
+
+    def attend(
+        self, query: Tensor, scaling: float | None, window: int | None, softcap: float | None
+    ) -> Tensor:
+        """Attend from [1, H, S, D] to the keys of the layer written last; [1, S, H, D]."""
+        ...
+
+
 class ForwardPass:
     """The positions of one forward pass and what follows from them.
 
@@ -45,9 +55,15 @@ class ForwardPass:
         attended: calls of the engine's attention function so far; 0 at the end tells of a model
             that does not call it.
         windows: the sliding windows that these calls asked for, in tokens.
+        kernels: attend instead of the engine's attention function; None in nearly all passes.
     """
 
-    def __init__(self, positions: Sequence[int], first_key: int = 0) -> None:
+    def __init__(
+        self,
+        positions: Sequence[int],
+        first_key: int = 0,
+        kernels: Kernels | None = None,
+    ) -> None:
         if not len(positions):
             raise ValueError("a forward pass needs at least one position")
         if not isinstance(positions, range) and any(a >= b for a, b in pairwise(positions)):
@@ -56,6 +72,7 @@ class ForwardPass:
             raise ValueError(f"position {positions[0]} lies before the first key {first_key}")
         self.positions = positions
         self.first_key = first_key
+        self.kernels = kernels
         self.stop = positions[-1] + 1
         self.contiguous = self.stop - positions[0] == len(positions)
         self.whole = self.contiguous and positions[0] == first_key

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pie_cli.engine.attention import UnsupportedAttention, attending, pie_attention
+from pie_cli.engine.attention import (
+    UnsupportedAttention,
+    _behind,
+    attending,
+    pie_attention,
+)
 from pie_cli.engine.passes import ForwardPass
 
 N_KEYS = 700
@@ -128,6 +133,16 @@ def test_a_long_tail_needs_no_mask(dtype: torch.dtype, monkeypatch: pytest.Monke
     monkeypatch.setattr("pie_cli.engine.attention._flash", None)
     atol = 1e-6 if dtype == torch.float32 else 0.02
     assert torch.allclose(found, attend(query, key, value, positions), atol=atol)
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_gpu_is_told_instead_of_a_mask(dtype: torch.dtype, heads: tuple[int, int]) -> None:
+    positions = POSITIONS["long tail"]
+    query, key, value = (x.to(dtype) for x in states(len(positions), *heads))
+    expected = written_out(query, key, value, positions)
+    found = _behind(query, key, value, None).transpose(1, 2)
+    assert torch.allclose(found.double(), expected, atol=1e-5 if dtype == torch.float32 else 0.04)
 
 
 def test_masks_beyond_the_memory_bound_are_built_anew(monkeypatch: pytest.MonkeyPatch) -> None:
