@@ -149,6 +149,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
     from pie_cli.engine.gate.check import check_model
     from pie_cli.engine.gate.memory import identity, weights_sample
     from pie_cli.engine.gate.verdicts import UnusableModel
+    from pie_cli.engine.gpu.replay import capture
     from pie_cli.engine.making import engine_maker
     from pie_cli.engine.packing import pack, pack_int8
 
@@ -168,6 +169,8 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
                     f" {loaded.device}",
                     "leave --weights int8 out",
                 )
+            if verdict.report is not None:
+                capture(loaded.model)
     except UnusableModel as error:
         raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
     tokenizer = TextTokenizer(loaded.tokenizer)

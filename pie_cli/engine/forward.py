@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from pie_cli.engine.attention import attending, takes_mask
+from pie_cli.engine.gpu.replay import replayed
 from pie_cli.engine.head import rescored, watching_head
 from pie_cli.engine.model import CausalModel
+from pie_cli.engine.passes import ForwardPass
 from pie_cli.engine.slots import SlotCache
 
 
@@ -46,6 +48,25 @@ def encode(
     if len(token_ids) != len(positions):
         raise ValueError(f"{len(token_ids)} tokens for {len(positions)} positions")
     this = cache.prepare(positions, first_key)
+    rows = torch.tensor(list(logits_at), dtype=torch.long, device=model.device)
+    replay = replayed(model, cache, this, token_ids)
+    if replay is None:
+        logits, states = _run(model, cache, this, token_ids, rows)
+    else:
+        cache.written()
+        logits, states = replay[0][rows], [held[:, rows] for held in replay[1]]
+    cache.commit()
+    return rescored(model, logits.float(), states) if len(rows) else logits.float()
+
+
+def _run(
+    model: CausalModel,
+    cache: SlotCache,
+    this: ForwardPass,
+    token_ids: Sequence[int],
+    rows: Tensor,
+) -> tuple[Tensor, list[Tensor]]:
+    """Run the model; return the logits of some rows [len(rows), vocabulary], and final states."""
     inputs: dict[str, Any] = {
         "input_ids": torch.tensor([list(token_ids)], device=model.device),
         "position_ids": this.index(model.device)[None],
@@ -58,13 +79,10 @@ def encode(
     if keeps:
         # Never as a count, which makes a view: its strides send the LM head through a copy of the
         # whole matrix.
-        inputs["logits_to_keep"] = torch.tensor(list(logits_at), device=model.device).long()
+        inputs["logits_to_keep"] = rows
     with attending(this), watching_head(model) as states:
         logits: Tensor = model(**inputs).logits[0]
-    cache.commit()
-    if not keeps:
-        logits = logits[torch.tensor(list(logits_at), dtype=torch.long, device=logits.device)]
-    return rescored(model, logits.float(), states) if len(logits_at) else logits.float()
+    return logits if keeps else logits[rows.to(logits.device)], states
 
 
 @memo

@@ -73,12 +73,12 @@ class Moves:
             return torch.cat(
                 [slots[..., run.old_start : run.old_stop, :] for run in self.runs], dim=-2
             )
-        return slots.index_select(-2, self._index(slots.device)[0])
+        return slots.index_select(-2, self.index(slots.device)[0])
 
     def put(self, slots: Tensor, tokens: Tensor) -> None:
         """Write the moved tokens [..., S, D], no view of `slots`, to their new slots."""
         if len(self.runs) > _MAX_SLICES:
-            slots.index_copy_(-2, self._index(slots.device)[1], tokens)
+            slots.index_copy_(-2, self.index(slots.device)[1], tokens)
             return
         done = 0
         for run in self.runs:
@@ -93,7 +93,8 @@ class Moves:
         self.put(slots, tokens)
         return tokens
 
-    def _index(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def index(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return old and new positions of the moved tokens, int64 [S] each, on a device."""
         if device not in self._indices:
             self._indices[device] = (self.sources().to(device), self.targets().to(device))
         return self._indices[device]

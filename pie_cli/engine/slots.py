@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import Cache
 
 from pie_cli.engine import crew
+from pie_cli.engine.gpu.moving import move_at_once
 from pie_cli.engine.layers import LayerStates, Moves, SlotLayer, StoredRun, grown
 from pie_cli.engine.model import CausalModel, layer_count, window
 from pie_cli.engine.passes import ForwardPass
@@ -116,6 +117,19 @@ class SlotCache(Cache):
         if rotation is not None:
             self._settle(rotation)
         deltas = self._deltas(moves) if rotation is not None else None
+        if not move_at_once(self.slot_layers, moves, rotation, deltas):
+            self._move_layers(moves, rotation, deltas)
+        if self._home_positions is not None:
+            sources = moves.sources()
+            homes = self._home_positions[sources]
+            # A key moved without rotation keeps its own angle: its home moves along.
+            shift = 0 if rotation is not None else moves.targets() - sources
+            self._home_positions[moves.targets()] = homes + shift
+
+    def _move_layers(
+        self, moves: Moves, rotation: ModelRotation | None, deltas: Tensor | int | None
+    ) -> None:
+        """Move runs layer by layer."""
         turns: dict[tuple[int, torch.device, bool], Turn] = {}
         run_deltas = _run_deltas(moves)
         crew.begin()
@@ -133,12 +147,6 @@ class SlotCache(Cache):
                 turn = turns[key]
             layer.move(moves, turn)
             crew.give_way()
-        if self._home_positions is not None:
-            sources = moves.sources()
-            homes = self._home_positions[sources]
-            # A key moved without rotation keeps its own angle: its home moves along.
-            shift = 0 if rotation is not None else moves.targets() - sources
-            self._home_positions[moves.targets()] = homes + shift
 
     def _settle(self, rotation: ModelRotation) -> None:
         """Make home copies before the first rotating splice, where the storage type rounds."""
@@ -294,6 +302,10 @@ class SlotCache(Cache):
         return layer.keys[:, :, this.first_key : this.stop], layer.values[
             :, :, this.first_key : this.stop
         ]
+
+    def written(self) -> None:
+        """Take note that every layer's states of the pass stand in its slots."""
+        self._written.update(range(len(self.slot_layers)))
 
     def commit(self) -> None:
         """Close the forward pass.

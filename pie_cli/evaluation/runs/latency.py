@@ -182,7 +182,7 @@ def measure(
     profiles: list[Profile] = []
     gbps, broken_off = None, False
     try:
-        gbps = bandwidth_gbps() if profile else None
+        gbps = bandwidth_gbps(model.loaded.model.device) if profile else None
         for context, limit in zip(workload.context_tokens, limits, strict=True):
             bench = _Bench(model, workload, settings, names, context, limit, step, peer, gbps)
             try:

@@ -1,6 +1,5 @@
 """Where the time of an edit goes, part by part, beside what reading memory alone would take."""
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from torch import nn
 from pie_cli.engine import attention, forward, layers, logits, rope
 from pie_cli.engine.device import stamp
 from pie_cli.engine.edited import EditedEngine
+from pie_cli.engine.gpu.replay import uncaptured
 from pie_cli.engine.head import linear_head
 from pie_cli.engine.model import CausalModel
 from pie_cli.session import EditSession
@@ -99,6 +99,8 @@ def profiled(model: CausalModel) -> Iterator[PartTimes]:
     times = PartTimes(model.device)
     head = linear_head(model)
     with ExitStack() as stack:
+        # What is captured runs as one.
+        stack.enter_context(uncaptured(model))
 
         def replace(owner: Any, name: str, part: str) -> None:
             stack.enter_context(_swapped(owner, name, times.timed(part, getattr(owner, name))))
@@ -132,15 +134,15 @@ def _swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, before)
 
 
-def bandwidth_gbps() -> float:
-    """Measure how fast this process reads memory, with torch's threads: GB/s, the best of a few."""
-    block = torch.zeros(_READ_BYTES // 4)
+def bandwidth_gbps(device: torch.device) -> float:
+    """Measure how fast a device's memory is read, with torch's threads: GB/s, the best of a few."""
+    block = torch.zeros(_READ_BYTES // 4, device=device)
     block.sum()
     best = float("inf")
     for _ in range(_READS):
-        began = time.perf_counter()
+        began = stamp(device)
         block.sum()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, stamp(device) - began)
     return _READ_BYTES / best / 1e9
 
 
