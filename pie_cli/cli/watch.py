@@ -128,7 +128,7 @@ def watch_paths(
             debounce_ms=settings.debounce_ms,
         ) as changes:
             documents = Documents(stop)
-            kept = kept_caches(opened.model) if options.keeps else None
+            kept = kept_caches(opened.model, wanted=options.keeps)
             pool = SessionPool(opened.model, settings, _cache_limit(options, opened), kept)
             budget = _context_budget(options, settings, opened)
             first = _read_all(targets, documents)

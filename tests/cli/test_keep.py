@@ -94,7 +94,7 @@ def test_the_next_watch_goes_on_at_the_last_edit(
 ) -> None:
     text = SOURCE.replace("width * height + 3", "width * height - 3")
     model = prepare(load(str(tiny_checkpoint), "cpu"))
-    caches = kept_caches(model)
+    caches = kept_caches(model, wanted=True)
     assert caches is not None
     session = EditSession(model, "area.py", Settings(max_tokens=8), caches.of(file))
     session.open(SOURCE)
@@ -113,7 +113,7 @@ def test_a_cache_that_is_not_exact_is_not_kept_and_that_is_said(
 ) -> None:
     model = prepare(load(str(tiny_checkpoint), "cpu"))
     settings = Settings(max_tokens=8, strategy="pie")
-    pool = SessionPool(model, settings, 1 << 30, kept_caches(model))
+    pool = SessionPool(model, settings, 1 << 30, kept_caches(model, wanted=True))
     session = pool.use("area.py", file).session
     assert list(pool.keep()) == []
     session.open(SOURCE)
@@ -182,6 +182,8 @@ def test_a_disk_that_takes_nothing_costs_one_note(
             watched([file], settings, report(stop), stop, KEEPING)
             captured = capsys.readouterr()
             assert captured.err.count("cannot be kept") == 1
+            assert "a file is in the way" in captured.err
+            assert "move it away, set XDG_CACHE_HOME" in captured.err
             assert "leave --keep-cache out" in captured.err
             assert "0 saves" in captured.out
         else:
