@@ -10,7 +10,7 @@ from pie_cli.editable import PreparedModel, prepare
 from pie_cli.engine.crew import engage
 from pie_cli.errors import ModelError
 from pie_cli.models.cache import Presence, look_up
-from pie_cli.models.choice import EMBEDDED, advised
+from pie_cli.models.choice import EMBEDDED, advised, best_at_hand
 from pie_cli.models.loading import load
 from pie_cli.models.machine import Machine, examine
 from pie_cli.models.registry import resolve
@@ -52,7 +52,8 @@ def open_model(settings: Settings, renderer: Renderer, *, random_weights: bool =
     """Load the model that the settings name and run the gate; note what it restricts."""
     began = time.perf_counter()
     engage(settings.threads)
-    with renderer.progress(f"loading {settings.model}") as report:
+    name = best_at_hand() if settings.model == DEFAULT_MODEL else settings.model
+    with renderer.progress(f"loading {name}") as report:
         loaded = load(
             settings.model,
             settings.device,

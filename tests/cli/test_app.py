@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -75,6 +76,46 @@ with importing():
 assert not gc.isenabled()
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+class Stream(StringIO):
+    """Stderr, as a terminal or none."""
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "is_first", "is_quiet", "shown"),
+    [
+        (True, True, False, True),
+        (False, True, False, False),
+        (True, False, False, False),
+        (True, True, True, False),
+    ],
+)
+def test_a_terminal_shows_what_the_first_seconds_are_for(
+    is_terminal: bool,
+    is_first: bool,
+    is_quiet: bool,
+    shown: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Stream(is_terminal=is_terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("pie_cli.cli.logs.is_quiet", lambda: is_quiet)
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    if is_first:
+        monkeypatch.delitem(sys.modules, "torch")
+    with importing():
+        assert stream.getvalue() == "importing torch and transformers\r" * shown
+    if shown:
+        label, over, _ = stream.getvalue().split("\r")
+        assert over == " " * len(label)
 
 
 def test_a_package_that_does_not_load_is_two_lines_on_stderr() -> None:

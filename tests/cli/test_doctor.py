@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner, Result
 
 from pie_cli.cli.app import app
-from pie_cli.cli.models import advice
+from pie_cli.cli.models import advice, open_model
 from pie_cli.cli.render import Renderer
-from pie_cli.errors import ExitCode
+from pie_cli.config import Settings
+from pie_cli.errors import ExitCode, ModelError
 from pie_cli.models.machine import examine
 from pie_cli.models.nano.recipe.tokenizer import save_tokenizer, train_tokenizer
 from pie_cli.models.stores.trees import own_folder
@@ -171,6 +173,21 @@ def test_a_cache_that_cannot_be_written_is_told(empty_cache: Path, monkeypatch: 
     result = doctor("--model", "owner/model")
     assert "not writable: set HF_HOME" in result.stdout
     assert asked == [empty_cache.parent]
+
+
+def test_progress_names_the_model_that_auto_stands_for(monkeypatch: pytest.MonkeyPatch):
+    titles: list[str] = []
+
+    def progress(_renderer: Renderer, title: str) -> NoReturn:
+        titles.append(title)
+        raise ModelError("that is enough")
+
+    monkeypatch.setattr(Renderer, "progress", progress)
+    monkeypatch.setattr("pie_cli.cli.models.best_at_hand", lambda: "pie-nano")
+    for model in ("auto", "owner/model"):
+        with pytest.raises(ModelError):
+            open_model(Settings(model), Renderer())
+    assert titles == ["loading pie-nano", "loading owner/model"]
 
 
 def test_long_values_wrap_in_their_column_on_a_terminal(capsys: pytest.CaptureFixture[str]):
