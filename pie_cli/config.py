@@ -25,7 +25,7 @@ WEIGHTS: Final = ("full", "int8")
 DEVICES: Final = ("auto", "cpu", "cuda", "mps", "map")
 
 _DEVICE = re.compile(r"auto|cpu|mps|map|cuda(:\d+)?")
-_CURSOR = re.compile(r"end|edit|[1-9]\d{0,8}(:[1-9]\d{0,8})?")
+_CURSOR = re.compile(r"end|edit|[1-9]\d{0,8}(:\d{1,9})?")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Settings:
         dtype: "auto", "float32", "bfloat16" or "float16".
         strategy: how an edit becomes a plan: a name that `strategies.parse` reads.
         compare: what the comparison run recomputes: all, what follows the first change, nothing.
-        at: where the prediction begins: "edit", "end", "LINE" or "LINE:COL", counted from 1.
+        at: where the prediction begins: "edit", "end", "LINE" or "LINE:COL", from 1 (column 0
+            is the first one, too).
         max_tokens: most tokens for each predicted line.
         context_tokens: longest prompt in tokens; None for the model's window.
         debounce_ms: quiet time after which a burst of file events counts as one save.

@@ -8,7 +8,7 @@ from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
 from pie_cli.engine.protocol import Decoding, ForcedPrefix, LineEnd, LineStart
 from pie_cli.plan.drafts import LookUp
-from pie_cli.prompt.assembly import Prompt
+from pie_cli.prompt.assembly import Prompt, header
 from pie_cli.text.answer import Extent
 from pie_cli.text.cursor import Place, extent_of
 from pie_cli.text.done import ends_with_known_word, looks_done
@@ -57,7 +57,8 @@ class LineDecoder:
             text: the file's.
             place: of the cursor in it.
         """
-        extent = extent_of(text, place, self._settings.lines)
+        headers = frozenset(map(header, (self._path, *prompt.context)))
+        extent = replace(extent_of(text, place, self._settings.lines), headers=headers)
         tail = prompt.token_ids[prompt.sides.prefix.start : prompt.sides.prefix.stop]
         decoding = replace(self._decoding, extent=extent, look_up=LookUp(prompt.token_ids, tail))
         if place.begins == "either":

@@ -18,6 +18,7 @@ from pie_cli.engine.protocol import Engine, FromDisk
 from pie_cli.errors import InputError, PieError
 from pie_cli.folders import cache_folder
 from pie_cli.regular import is_regular
+from pie_cli.storing import reason, remedy
 from pie_cli.text.cursor import Cursor
 from pie_cli.text.matching import common_prefix
 
@@ -40,9 +41,12 @@ def kept_folder() -> Path:
     return cache_folder() / "kept"
 
 
-def kept_caches(model: EditableModel) -> "KeptCaches | None":
-    """Return the kept caches of a model; None where runs cannot tell it from others."""
-    return None if model.identity is None else KeptCaches(model.identity)
+def kept_caches(model: EditableModel, *, wanted: bool) -> "KeptCaches | None":
+    """Return the kept caches of a model.
+
+    None where they are not wanted, or where runs cannot tell the model from others.
+    """
+    return KeptCaches(model.identity) if wanted and model.identity is not None else None
 
 
 @final
@@ -148,8 +152,8 @@ class KeptCache:
         except OSError as error:
             folder = self.path.parent
             raise PieError(
-                f"the cache cannot be kept in {folder}: {error.strerror or error}",
-                "make room there, set XDG_CACHE_HOME to another folder, or leave --keep-cache out",
+                f"the cache cannot be kept in {folder}: {reason(error)}",
+                f"{remedy(error)}, set XDG_CACHE_HOME to another folder, or leave --keep-cache out",
             ) from error
 
     def _keep(self, engine: Engine, token_ids: list[int], facts: dict[str, str]) -> int:

@@ -25,7 +25,7 @@ def test_every_choice_is_accepted():
         assert Settings(dtype=dtype).dtype == dtype
     for device in (*DEVICES, "cuda:3"):
         assert Settings(device=device).device == device
-    for at in ("end", "1", "120"):
+    for at in ("end", "1", "120", "120:7", "120:0"):
         assert Settings(at=at).at == at
 
 

@@ -21,6 +21,7 @@ from pie_cli.models.loading import load
 from pie_cli.results import Prediction
 from pie_cli.session import EditSession
 from tests.conftest import SOURCE
+from tests.disks import full_disk
 from tests.sessions import check, keys_and_values, slots
 
 # At the end of the text, so that what is appended leaves the prompt's beginning as it is.
@@ -36,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def place(model: PreparedModel, document: Path = DOCUMENT) -> KeptCache:
-    kept = kept_caches(model)
+    kept = kept_caches(model, wanted=True)
     assert kept is not None
     return kept.of(document)
 
@@ -267,8 +268,12 @@ def test_the_same_model_loaded_again_is_the_same(
     assert new_session(again).open(SOURCE).tokens.from_disk > 0
 
 
-def test_a_model_that_nothing_tells_from_others_keeps_nothing(tiny_model: PreparedModel) -> None:
-    assert kept_caches(replace(tiny_model, identity=None)) is None
+def test_nothing_is_kept_unasked_or_of_a_model_that_nothing_tells_from_others(
+    tiny_model: PreparedModel,
+) -> None:
+    assert kept_caches(tiny_model, wanted=True) is not None
+    assert kept_caches(tiny_model, wanted=False) is None
+    assert kept_caches(replace(tiny_model, identity=None), wanted=True) is None
 
 
 def test_a_damaged_file_is_no_failure(tiny_model: PreparedModel) -> None:
@@ -345,7 +350,7 @@ def broken(act: Callable[[Path], object]) -> Callable[..., int]:
     return write_states
 
 
-def full_disk(_: Path) -> None:
+def no_room(_: Path) -> None:
     raise OSError(28, "No space left on device")
 
 
@@ -355,7 +360,7 @@ def interrupted(_: Path) -> None:
 
 @pytest.mark.parametrize(
     ("act", "error"),
-    [(full_disk, PieError), (interrupted, KeyboardInterrupt), (lambda _: None, None)],
+    [(no_room, PieError), (interrupted, KeyboardInterrupt), (lambda _: None, None)],
 )
 def test_a_write_that_fails_or_is_broken_off_leaves_the_last_file(
     tiny_model: PreparedModel,
@@ -382,9 +387,19 @@ def test_a_write_that_fails_or_is_broken_off_leaves_the_last_file(
 def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(
     tiny_model: PreparedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("anything")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     session = new_session(tiny_model)
     session.open(SOURCE)
-    with pytest.raises(PieError, match="cannot be kept"):
+    with pytest.raises(PieError, match=r"cannot be kept in .*: a file is in the way; move it away"):
         session.keep()
+
+
+def test_a_full_disk_is_said_in_plain_words(tiny_model: PreparedModel) -> None:
+    session = new_session(tiny_model)
+    session.open(SOURCE)
+    with pytest.raises(PieError) as caught, full_disk(4_096):
+        session.keep()
+    assert caught.value.cause.endswith(f"kept in {kept_folder()}: File too large")
+    assert caught.value.remedy.startswith("make room there, set XDG_CACHE_HOME")
+    assert list(kept_folder().iterdir()) == []

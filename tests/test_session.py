@@ -13,6 +13,7 @@ from pie_cli.engine.forward import encode
 from pie_cli.errors import CacheCapacityError, InputError
 from pie_cli.plan.plan import Alignment, make_plan
 from pie_cli.plan.strategies import DEFAULT_STRATEGY
+from pie_cli.prompt.assembly import ContextFile
 from pie_cli.session import EditSession
 from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit, LineHunk, diff_lines
@@ -82,6 +83,19 @@ def random_edit(text: str, rng: random.Random) -> str:
         place = rng.randrange(len(lines) + 1)
         lines[place:place] = block
     return "".join(lines)
+
+
+def test_the_headers_in_a_prompt_are_those_that_end_an_answer(tiny_model: PreparedModel) -> None:
+    session = make_session(tiny_model)
+    context = [ContextFile("lib/b.js", "x = 1;\n" * 9), ContextFile("/home/me/c.py", "y = 1\n" * 9)]
+    session.open(SOURCE, context=context)
+    prompt = session.prompt
+    assert prompt is not None
+    place = session.cursor.place(SOURCE)
+    headers = session._decoder.decoding(prompt, SOURCE, place).extent.headers
+    assert headers == {"# area.py", "// lib/b.js", "# c.py"}
+    lines = tiny_model.tokenizer.decode(prompt.token_ids).splitlines()
+    assert all(lines.count(line) == 1 for line in headers)
 
 
 def test_random_edits_keep_ids_layer_0_and_claims_true(tiny_model: PreparedModel) -> None:

@@ -18,6 +18,7 @@ from pie_cli.evaluation.report.environment import Environment, describe
 from pie_cli.evaluation.report.figures import check_plot, draw_latency
 from pie_cli.evaluation.runs.latency import Measured, OnProgress, Row, measure
 from pie_cli.evaluation.runs.peer import Peer, PeerRow
+from pie_cli.evaluation.runs.spread import LEAST
 from pie_cli.plan.strategies import BENCHED, check
 
 _COLUMNS = (
@@ -197,10 +198,10 @@ def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
                 f"{row.encoded_tokens:,}",
                 _time(row.update_ms.median),
                 _time(row.first_token_ms.median),
-                _time(row.first_token_ms.p95),
+                _or_dash(row.first_token_ms.p95),
                 _per_cent(row, row.reduction_pct.first_token),
                 _time(row.line_ms.median),
-                _time(row.line_ms.p95),
+                _or_dash(row.line_ms.p95),
                 _per_cent(row, row.reduction_pct.line),
                 f"{row.agreement_pct:.0f}",
             )
@@ -284,6 +285,8 @@ def _legend(rows: Sequence[Row]) -> Iterator[str]:
     yield "saved: against full recompute, whose times are those of all edits at one context length."
     yield f"agree: cases with full recompute's line, of {rows[0].compared} a row."
     yield f"Measurements a row: {counts}."
+    if any(row.line_ms.p95 is None for row in rows):
+        yield f"p95: of {LEAST} measurements or more."
     for strategy in by_strategy:
         own = [row for row in rows if row.strategy == strategy]
         compared = sum(row.compared for row in own)
@@ -294,6 +297,10 @@ def _legend(rows: Sequence[Row]) -> Iterator[str]:
 
 def _time(duration_ms: float) -> str:
     return f"{duration_ms:,.0f}" if duration_ms >= 100 else f"{duration_ms:.1f}"
+
+
+def _or_dash(duration_ms: float | None) -> str:
+    return "-" if duration_ms is None else _time(duration_ms)
 
 
 def _rounded(value: Any) -> Any:

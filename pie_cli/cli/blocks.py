@@ -1,5 +1,6 @@
 """A predicted line among its neighbours, laid out for a width; rich's text with it."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,9 @@ BESIDE_CHARS: Final = 160
 _TAB: Final = 4
 _MIN_DIGITS: Final = 3
 _NOTHING: Final = "(nothing to add)"
+
+_BREAKS: Final = re.compile(r"(?<=\s)(?=\S)|(?<=[,;.=/|(\[{])(?=[^\s,;.=/|)\]}])")
+"""Between a blank or a sign and what it leads to: no name, number or operator is torn there."""
 
 # Few colours, which can be read on light and on dark; green is what is predicted.
 _COLOURS: Final = ANSISyntaxTheme(
@@ -161,7 +165,7 @@ def _rows(
     width = None if look.width is None else max(8, look.width - len(gutter) - 1)
     cuts = [] if width is None else _cuts(content.plain, width)
     if line.mark == " " and cuts:
-        content = content[: cuts[0] - 1] + Text("…", "dim")
+        content = content[: _end_of_row(content.plain, 0, width or 0) - 1] + Text("…", "dim")
         cuts = []
     marks_own_parts = "t" in kinds or "f" in kinds
     begins = [0, *cuts]
@@ -194,15 +198,28 @@ def _without_tabs(text: str, before: str) -> str:
 
 
 def _cuts(text: str, width: int) -> list[int]:
-    """Return where to cut a text so that each piece fits a width in cells."""
-    cuts, cells = [], 0
-    for place, character in enumerate(text):
-        size = cell_len(character)
-        if cells + size > width:
-            cuts.append(place)
-            cells = 0
-        cells += size
+    """Return where to cut a line of code so that each piece fits a width in cells.
+
+    That is where something begins that need not be torn, and anywhere in a word that fits no row.
+    """
+    cuts, begin = [], 0
+    while (stop := _end_of_row(text, begin, width)) < len(text):
+        # Never after blanks alone: such a row would show nothing.
+        shown = begin + len(text[begin:]) - len(text[begin:].lstrip())
+        breaks = [found.end() for found in _BREAKS.finditer(text, shown + 1, stop + 1)]
+        begin = max((place for place in breaks if place <= stop), default=stop)
+        cuts.append(begin)
     return cuts
+
+
+def _end_of_row(text: str, begin: int, width: int) -> int:
+    """Return where the first character is that does not fit a row any more."""
+    cells = 0
+    for place in range(begin, len(text)):
+        cells += cell_len(text[place])
+        if cells > width:
+            return place
+    return len(text)
 
 
 def _highlighted(path: str, line: str) -> Text:

@@ -47,7 +47,7 @@ def complete(
     renderer = Renderer(explains=options.explains)
     context = [ContextFile(*other) for other in others]
     opened = open_model(settings, renderer)
-    kept = kept_caches(opened.model) if options.keeps and path.name != "-" else None
+    kept = kept_caches(opened.model, wanted=options.keeps and path.name != "-")
     session = EditSession(opened.model, shown_path(path), settings, kept and kept.of(path))
     _answer(session, options, edit, context, opened, renderer)
     # The answer does not wait for it.

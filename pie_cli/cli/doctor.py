@@ -9,7 +9,7 @@ from pie_cli.cli.catalog import count, gigabytes
 from pie_cli.cli.cost import Cost, measure
 from pie_cli.cli.diagnosis import Diagnosis, RopeGroup, describe
 from pie_cli.cli.documents import dump
-from pie_cli.cli.models import advised_on
+from pie_cli.cli.models import advised_on, is_at_hand
 from pie_cli.cli.render import Renderer
 from pie_cli.cli.starting import import_ms
 from pie_cli.cli.words import duration, precision
@@ -129,7 +129,10 @@ def _advice(machine: Machine, source: ModelSource) -> str:
     name = advised_on(machine)
     if source.name == name:
         return f"{name}, as here."
-    return f"{name}: `pie models pull {name}`, then `pie watch FILE --model {name}`."
+    watch = f"`pie watch FILE --model {name}`"
+    if is_at_hand(name):
+        return f"{name}, which is on this disk: {watch}."
+    return f"{name}: `pie models pull {name}`, then {watch}."
 
 
 def verdict(diagnosis: Diagnosis) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, taken only where nothing is left half done."""
+"""Ctrl-C, SIGTERM and SIGHUP, taken only where nothing is left half done."""
 
 import signal
 import threading
@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, final
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP = getattr(signal, "SIGHUP", None)
+_SIGNALS = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _HANGUP)))
 
 
 @final
 class Interrupts:
     """Ends a command at the user's word: while it waits or computes, never within a line of output.
 
-    A context manager: inside of it the first SIGINT or SIGTERM raises KeyboardInterrupt, but only
-    in the body of `allowed`; one that comes elsewhere waits for the next `allowed`. The second is
-    ignored, since people press twice and `timeout` signals twice. From the third on it raises
-    anywhere, in case the end itself hangs.
+    A context manager: inside of it the first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt,
+    but only in the body of `allowed`; one that comes elsewhere waits for the next `allowed`. The
+    second is ignored, since people press twice and `timeout` signals twice. From the third on it
+    raises anywhere, in case the end itself hangs.
 
     Outside of the main thread, where Python takes no signals, it does nothing.
 
@@ -33,9 +34,14 @@ class Interrupts:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        """Take the signals over; also those that a shell has its background commands ignore."""
+        """Take the signals over; also those that a shell has its background commands ignore.
+
+        A SIGHUP that is ignored stays so: nohup means that.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
+                if number == _HANGUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._handlers[number] = signal.signal(number, self._handle)
         return self
 

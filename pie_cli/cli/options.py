@@ -7,8 +7,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 from pie_cli.cli import logs
+from pie_cli.cli.reporting import reporting
 from pie_cli.config import COMPARISONS, DEVICES, DTYPES, WEIGHTS
-from pie_cli.errors import InputError
 
 
 def _models(incomplete: str) -> list[str]:
@@ -26,10 +26,8 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
 
 
 def _log_file(path: Path | None) -> Path | None:
-    try:
+    with reporting(debug=False):
         logs.log_file(path)
-    except InputError as error:
-        raise typer.BadParameter(error.cause) from None
     return path
 
 

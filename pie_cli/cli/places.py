@@ -66,7 +66,6 @@ def _taken_apart(text: str) -> tuple[Path | None, str]:
     for pattern in _PLACES:
         found = pattern.fullmatch(text)
         if found:
-            # Some linters count columns from 0: that is the line's beginning.
-            column = f":{found[3]}" if int(found[3] or 0) else ""
+            column = f":{found[3]}" if found[3] else ""
             return Path(found[1]), found[2] + column
     return None, text

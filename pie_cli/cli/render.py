@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from threading import Timer
 from typing import IO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.control import Control
 from rich.padding import Padding
@@ -329,7 +330,7 @@ class Renderer:
         left: Collection[int] = (0, 1),
         dense: bool = False,
     ) -> None:
-        """Print a table.
+        """Print a table; on a terminal that is too narrow for it, each row as words below its name.
 
         Args:
             columns: their titles.
@@ -339,7 +340,11 @@ class Renderer:
             dense: one blank between columns rather than two.
         """
         if title:
-            self.out.print(Text(visible(title), style="italic"))
+            self._say(*_folded(self.out, title, "italic"))
+        gap = 1 if dense else 2
+        if self.out.is_terminal and _table_width(columns, rows, gap) > self.out.width:
+            self._rows_as_words(columns, rows, left)
+            return
         table = Table(box=None, pad_edge=False, collapse_padding=dense)
         for index, name in enumerate(columns):
             title_cell = Text(visible(name))
@@ -348,6 +353,23 @@ class Renderer:
             table.add_row(*(Text(visible(cell)) for cell in row))
         # Rich takes what is no terminal for 80 columns wide, and would cut cells off.
         _console(self.out.file, max(self.out.width, TABLE_COLUMNS)).print(table)
+
+    def _rows_as_words(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]
+    ) -> None:
+        names = next(index for index in range(len(columns) + 1) if index not in left)
+        for row in rows:
+            said = [f"{name} {cell}" for name, cell in zip(columns, row, strict=True) if cell]
+            said = said[sum(map(bool, row[:names])) :]
+            self._say(*_folded(self.out, ", ".join(filter(None, row[:names])), "bold"))
+            self.prose(f"  {', '.join(said)}")
+
+
+def _table_width(columns: Sequence[str], rows: Sequence[Sequence[str]], gap: int) -> int:
+    """Return how many cells the lines of a table take up."""
+    cells = zip(columns, *rows, strict=True)
+    widths = [max(cell_len(visible(cell)) for cell in column) for column in cells]
+    return sum(widths) + gap * (len(widths) - 1)
 
 
 def _folded(console: Console, text: str, style: str) -> list[Text]:

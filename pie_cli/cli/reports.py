@@ -44,8 +44,8 @@ class Report(Protocol):
     def started(self, beginning: Beginning) -> None:
         """The model is loaded and the files watched."""
 
-    def reading(self, path: str) -> None:
-        """A document is read for the first time."""
+    def reading(self, path: str, *, asked: bool) -> None:
+        """A document is read for the first time, or a text of it that a question brought along."""
 
     def tell(self, event: Event) -> None:
         """Something happened."""
@@ -79,9 +79,10 @@ class TextReport:
         )
         self._renderer.aside("Each save is answered with the line that comes next. Ctrl-C ends.")
 
-    def reading(self, path: str) -> None:
-        """Say why this takes longer than later saves will."""
-        self._renderer.aside(f"Reading {path} for the first time")
+    def reading(self, path: str, *, asked: bool) -> None:
+        """Say why this takes longer than later saves will, or what is going on without a save."""
+        why = "as pie complete asks" if asked else "for the first time"
+        self._renderer.aside(f"Reading {path} {why}")
 
     def tell(self, event: Event) -> None:
         """Print what happened; of what is wrong, cause and remedy to stderr.
@@ -156,7 +157,7 @@ class JsonReport:
         self._model = beginning.pool.model
         self._print("start", 0, start_document(beginning))
 
-    def reading(self, path: str) -> None:
+    def reading(self, path: str, *, asked: bool) -> None:
         """Print nothing: the prediction says that everything was encoded."""
 
     def tell(self, event: Event) -> None:

@@ -8,9 +8,10 @@ from pie_cli.cli import options
 from pie_cli.cli.reporting import leave, reporting
 from pie_cli.cli.starting import importing
 from pie_cli.config import COMPARISONS, Settings
-from pie_cli.errors import ExitCode
+from pie_cli.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
+    from pie_cli.settings.keys import Value
     from pie_cli.settings.sources import Found
 
 
@@ -86,6 +87,8 @@ def lsp(
         "pause-ms": pause_ms,
     }
     with reporting(debug=debug):
+        if port is not None:
+            _read("port", port)
         given = _given(context, values)
         with importing():
             from pie_cli.cli.lsp import run
@@ -140,6 +143,7 @@ def serve(
     with reporting(debug=debug):
         from pie_cli.serving.setup import CHUNK_TOKENS
 
+        _read("port", port)
         settings = Settings(
             model,
             device,
@@ -176,5 +180,19 @@ def _given(context: typer.Context, values: dict[str, object]) -> "dict[str, Foun
         source = context.get_parameter_source(parameter)
         if source is not None and source.name == "COMMANDLINE":
             key = KEYS[name]
-            found[name] = Found(key, key.read(value), f"--{name}")
+            found[name] = Found(key, _read(name, value), f"--{name}")
     return found
+
+
+def _read(name: str, value: object) -> "Value":
+    """Take an option's value as the setting of that name takes it.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    from pie_cli.settings.keys import KEYS
+
+    try:
+        return KEYS[name].read(value)
+    except InputError as error:
+        raise InputError(f"--{error.cause}", error.remedy) from None

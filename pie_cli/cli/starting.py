@@ -5,10 +5,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 
+from pie_cli.cli import logs
 from pie_cli.timing import elapsed_ms
+
+_LABEL = "importing torch and transformers"
 
 _took = {"ms": 0.0}
 
@@ -35,7 +38,8 @@ def importing() -> Iterator[None]:
     collects, is_first = gc.isenabled(), "torch" not in sys.modules
     gc.disable()
     try:
-        yield
+        with _labelled() if is_first else nullcontext():
+            yield
     finally:
         if is_first and "torch" in sys.modules:
             gc.freeze()
@@ -44,3 +48,19 @@ def importing() -> Iterator[None]:
         if taken:
             signal.signal(signal.SIGINT, handler)
         _took["ms"] += elapsed_ms(began, perf_counter())
+
+
+@contextmanager
+def _labelled() -> Iterator[None]:
+    """Say on a terminal what takes these seconds; not by rich, which takes its time as well."""
+    stream = sys.stderr
+    if stream is None or logs.is_quiet() or not stream.isatty():
+        yield
+        return
+    stream.write(f"{_LABEL}\r")
+    stream.flush()
+    try:
+        yield
+    finally:
+        stream.write(f"{' ' * len(_LABEL)}\r")
+        stream.flush()

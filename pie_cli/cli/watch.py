@@ -71,7 +71,7 @@ class WatchOptions:
 
 
 def run(paths: Sequence[Path], settings: Settings, options: WatchOptions, *, as_json: bool) -> None:
-    """Watch files and folders until Ctrl-C or SIGTERM.
+    """Watch files and folders until Ctrl-C, SIGTERM or SIGHUP.
 
     Raises:
         PieError: whatever the user can mend, before the first prediction.
@@ -128,7 +128,7 @@ def watch_paths(
             debounce_ms=settings.debounce_ms,
         ) as changes:
             documents = Documents(stop)
-            kept = kept_caches(opened.model) if options.keeps else None
+            kept = kept_caches(opened.model, wanted=options.keeps)
             pool = SessionPool(opened.model, settings, _cache_limit(options, opened), kept)
             budget = _context_budget(options, settings, opened)
             first = _read_all(targets, documents)
@@ -148,7 +148,8 @@ def watch_paths(
                 context,
                 only_context=targets.only_context,
                 show=show,
-                progress=partial(_reading, report, renderer),
+                progress=partial(_reading, report, renderer, asked=False),
+                asked=partial(_reading, report, renderer, asked=True),
                 comparing=partial(_comparing, renderer),
                 compare_pause_s=options.compare_pause_ms / 1e3,
                 compare_limit_s=options.compare_limit_s,
@@ -167,11 +168,12 @@ def watch_paths(
                     _follow(events, tell, interrupts)
             except KeyboardInterrupt:
                 pass
+            finally:
+                # Before anything is said: the terminal may be gone.
+                outcomes = list(pool.keep())
             # The thread has ended, so that nothing comes after these.
-            for event in workspace.unanswered():
+            for event in (*workspace.unanswered(), *outcomes):
                 tell(event)
-            for outcome in pool.keep():
-                tell(outcome)
     except KeyboardInterrupt:
         pass
     report.stopped(tally.summary())
@@ -225,9 +227,9 @@ def _beginning(
 
 
 @contextmanager
-def _reading(report: Report, renderer: Renderer, path: str) -> Iterator[OnProgress]:
+def _reading(report: Report, renderer: Renderer, path: str, *, asked: bool) -> Iterator[OnProgress]:
     """Show how far a document's encoding is, which is read for the first time."""
-    report.reading(path)
+    report.reading(path, asked=asked)
     with renderer.progress("reading") as shown:
         yield lambda done, total: shown("", done, total)
 

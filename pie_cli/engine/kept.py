@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pie_cli.engine.layers import LayerStates
 from pie_cli.engine.slots import SlotCache
+from pie_cli.storing import system_errors
 from pie_cli.text.matching import common_prefix
 
 FORMAT: Final = "1"
@@ -73,7 +74,8 @@ def write(
     sums = [zlib.crc32(_bytes_of(tensor)) for tensor in tensors.values()]
     sums.append(_sum_of(metadata))
     try:
-        save_file({**tensors, _CHECKSUMS: torch.tensor(sums)}, path, metadata)
+        with system_errors():
+            save_file({**tensors, _CHECKSUMS: torch.tensor(sums)}, path, metadata)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     return path.stat().st_size

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoSibling
 
 from pie_cli.errors import ModelError
+from pie_cli.models.cache import cache_folder
 from pie_cli.models.checkpoint import INDEX, WEIGHTS
 from pie_cli.models.choice import EMBEDDED
 from pie_cli.models.gguf.files import SUFFIX
@@ -26,6 +27,8 @@ from pie_cli.models.quiet import Progress, reporting_bar
 from pie_cli.models.registry import ALIASES, did_you_mean, remedy
 from pie_cli.models.stores.lookup import alike
 from pie_cli.models.transfer import LargeFile, bring
+from pie_cli.storing import reason
+from pie_cli.storing import remedy as mends
 
 TIMEOUT_S: Final = 10.0
 """How long the hub may take for its first answer; without one the cache is used."""
@@ -37,6 +40,7 @@ _STORAGE_FAULTS = frozenset(
         errno.EACCES,
         errno.EPERM,
         errno.EROFS,
+        errno.EEXIST,
         errno.ENOTDIR,
         errno.ENOENT,
     }
@@ -95,8 +99,8 @@ def fetch(repo_id: str, *, with_code: bool = False, on_progress: Progress | None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _STORAGE_FAULTS:
             raise ModelError(
-                f"{repo_id} cannot be stored: {error.strerror}",
-                "make room in the cache, or point HF_HOME at another place",
+                f"{repo_id} cannot be stored in {cache_folder()}: {reason(error)}",
+                f"{mends(error)}, or point HF_HOME at another place",
             ) from error
         # The client's errors come from whichever HTTP library its version uses; all mean the same.
         return _cached(repo_id, error)

@@ -238,11 +238,16 @@ class PromptBuilder:
         return parts[name]
 
 
-def comment_ids(tokenizer: TextTokenizer, path: str) -> list[int]:
-    """Return the ids of the comment line that names a file to the model."""
+def header(path: str) -> str:
+    """Return the comment line that names a file to the model, without its end."""
     pure = PurePath(path)
     mark = "//" if pure.suffix in _SLASH_COMMENTS else "#"
-    return tokenizer.encode(f"{mark} {pure.name if pure.is_absolute() else path}\n")
+    return f"{mark} {pure.name if pure.is_absolute() else path}"
+
+
+def comment_ids(tokenizer: TextTokenizer, path: str) -> list[int]:
+    """Return the ids of a file's header."""
+    return tokenizer.encode(f"{header(path)}\n")
 
 
 def _keep_from(side: Side, before: str, top: int, room: int) -> None:

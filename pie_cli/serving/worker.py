@@ -161,7 +161,7 @@ class Worker:
             if serving.cache_memory is None
             else parse_size(serving.cache_memory)
         )
-        kept = kept_caches(model) if serving.keeps else None
+        kept = kept_caches(model, wanted=serving.keeps)
         return SessionPool(model, serving.settings, limit, kept)
 
     def _workspace(self, model: EditableModel, pool: SessionPool) -> Workspace:

@@ -51,6 +51,8 @@ class Extent:
         below: the first line with content below the cursor, without its end; None without one.
         further: the next ones below that.
         is_top: whether nothing with content is above the cursor.
+        headers: lines that no file has but a prompt, above each file in it: where one is said, the
+            file is over.
         rest: what is after the cursor in its line.
     """
 
@@ -61,6 +63,7 @@ class Extent:
     rest: str = ""
     further: tuple[str, ...] = ()
     is_top: bool = False
+    headers: frozenset[str] = frozenset()
 
     def read(self, said: str) -> Answer:
         """Find the prediction in what a model has said so far, or in all that it will say.
@@ -107,9 +110,8 @@ class Extent:
             # What a model says first is its answer, wherever it belongs.
             free = not found and completed is None
             said_before = content in (*found, block.first)
-            if self._stands_below(content) or (
-                not free and (said_before or block.ends_before(content))
-            ):
+            is_over = content in self.headers or self._stands_below(content)
+            if is_over or (not free and (said_before or block.ends_before(content))):
                 return _answer(whole[:kept], complete=True)
             found.append(content)
             block.take(content)

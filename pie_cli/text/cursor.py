@@ -11,7 +11,7 @@ from pie_cli.text.edit import Edit
 BOM = "\ufeff"
 """A byte order mark: invisible, so no column of its first line; it stays the text's beginning."""
 
-_CURSOR = re.compile(r"([1-9]\d{0,8})(?::([1-9]\d{0,8}))?")
+_CURSOR = re.compile(r"([1-9]\d{0,8})(?::(\d{1,9}))?")
 _BLOCK = 1 << 16
 _FOLLOWING = 12
 """Lines below the cursor that are never said again."""
@@ -65,6 +65,8 @@ class Cursor:
     def parse(cls, text: str) -> "Cursor":
         """Read `end`, `edit`, a line, or `LINE:COL`, both counted from 1.
 
+        Some linters count columns from 0: column 0 is the line's beginning as well.
+
         Raises:
             InputError: on anything else.
         """
@@ -72,7 +74,7 @@ class Cursor:
             return cls(follows_edits=text == "edit")
         found = _CURSOR.fullmatch(text)
         if found:
-            return cls(int(found[1]) - 1, int(found[2] or 1) - 1)
+            return cls(int(found[1]) - 1, max(0, int(found[2] or 1) - 1))
         raise InputError(
             f"{text!r} is not a place in a file", 'use "edit", "end", LINE or LINE:COL, from 1 on'
         )

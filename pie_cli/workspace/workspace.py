@@ -57,6 +57,7 @@ class Workspace:
             before the document that was changed last, which is predicted in again.
         show: what to call a document.
         progress: shows the encoding of a document that has no session.
+        asked: shows that of a text which a question brought along; by default as `progress` does.
         comparing: shows the comparison of a document's prediction.
         pause_s: how long it must be quiet after a change before the cache follows, unless a
             question comes first.
@@ -74,6 +75,7 @@ class Workspace:
         only_context: Collection[Path] = (),
         show: Callable[[Path], str] = str,
         progress: Progress | None = None,
+        asked: Progress | None = None,
         comparing: Progress | None = None,
         pause_s: float = 0.0,
         compare_pause_s: float = 0.0,
@@ -86,6 +88,7 @@ class Workspace:
         self._only_context = frozenset(only_context)
         self._show = show
         self._progress = progress or _unseen
+        self._asked = asked or self._progress
         self._comparing = comparing or _unseen
         self._pause_s = pause_s
         self._compare_pause_s = compare_pause_s
@@ -443,7 +446,8 @@ class Workspace:
             to = task.edit or document.text
             prediction = session.update(to, task.should_stop, context=task.before, at=task.cursor)
         else:
-            with self._progress(session.path) as show:
+            progress = self._asked if document.version == _FOREIGN else self._progress
+            with progress(session.path) as show:
 
                 def encoded(done: int, total: int) -> None:
                     moved_on = self._documents.moved_on(task.number, document.path)

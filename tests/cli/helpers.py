@@ -37,7 +37,7 @@ class Recorder:
     def started(self, beginning: Beginning) -> None:
         self._note("start")
 
-    def reading(self, path: str) -> None:
+    def reading(self, path: str, *, asked: bool) -> None:
         pass
 
     def tell(self, event: Event) -> None:

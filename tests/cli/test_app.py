@@ -4,9 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import click
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pie_cli.cli.app import app, importing
@@ -73,6 +78,46 @@ assert not gc.isenabled()
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+class Stream(StringIO):
+    """Stderr, as a terminal or none."""
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "is_first", "is_quiet", "shown"),
+    [
+        (True, True, False, True),
+        (False, True, False, False),
+        (True, False, False, False),
+        (True, True, True, False),
+    ],
+)
+def test_a_terminal_shows_what_the_first_seconds_are_for(
+    is_terminal: bool,
+    is_first: bool,
+    is_quiet: bool,
+    shown: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Stream(is_terminal=is_terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("pie_cli.cli.logs.is_quiet", lambda: is_quiet)
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    if is_first:
+        monkeypatch.delitem(sys.modules, "torch")
+    with importing():
+        assert stream.getvalue() == "importing torch and transformers\r" * shown
+    if shown:
+        label, over, _ = stream.getvalue().split("\r")
+        assert over == " " * len(label)
+
+
 def test_a_package_that_does_not_load_is_two_lines_on_stderr() -> None:
     program = f"""
 import sys
@@ -102,7 +147,7 @@ def test_models_names_are_completed_however_pie_is_run(shell: str) -> None:
         "COMP_CWORD": "3",
     }
     assert "smollm2-135m" in pie("", **environment).stdout
-    assert pie("--help").stdout.startswith("Usage: pie ")
+    assert pie("--help").stdout.startswith("Usage: ")
 
 
 def pie(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -157,5 +202,59 @@ def test_what_is_done_goes_to_a_file_or_to_stderr_only_where_asked(
     assert "loaded" not in said("--log-file", "log.txt")
     assert "loaded" in Path("log.txt").read_text()
     refused = CliRunner().invoke(app, ["--log-file", "no/such/folder", *command])
-    assert refused.exit_code == ExitCode.USAGE
-    assert "cannot write" in refused.stderr
+    assert refused.exit_code == ExitCode.INPUT
+    assert refused.stderr.startswith("pie: cannot write no/such/folder")
+
+
+def whole_numbers(command: click.Command) -> Iterator[str]:
+    """Give the options of a command that take a whole number."""
+    hints = get_type_hints(command.callback)
+    for parameter in command.params:
+        if int in (hint := hints.get(parameter.name), *get_args(hint)):
+            yield parameter.opts[0]
+
+
+def number_options() -> Iterator[list[str]]:
+    group = typer.main.get_group(app)
+    for name, command in group.commands.items():
+        arguments = ["x.py"] if name == "watch" else []
+        for option in whole_numbers(command):  # type: ignore[arg-type]
+            yield [name, *arguments, option]
+
+
+@pytest.mark.parametrize("option", [*number_options()], ids=" ".join)
+@pytest.mark.parametrize("value", ["nan", "inf", "1.5", "many"])
+def test_what_is_no_whole_number_is_refused_in_our_words(option: list[str], value: str) -> None:
+    result = CliRunner().invoke(app, [*option, value])
+    assert result.exit_code == ExitCode.INPUT
+    assert result.stderr == (
+        f"pie: the value of {option[-1]} is no number\n     it must be a whole number\n"
+    )
+
+
+def test_every_option_with_a_number_is_among_these() -> None:
+    found = [" ".join(option) for option in number_options()]
+    assert {"complete --latency", "bench --repeats", "serve --port", "eval --seed"} <= {*found}
+    assert len(found) > 30
+
+
+@pytest.mark.parametrize("command", ["watch", "complete --no-such-option"])
+def test_an_unknown_option_or_a_missing_argument_shows_the_usage(command: str) -> None:
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("serve --port 99999", "--port is 99999"),
+        ("serve --port -1", "--port is -1"),
+        ("lsp --port 99999", "--port is 99999"),
+        ("lsp --pause-ms -1", "--pause-ms is -1"),
+    ],
+)
+def test_a_number_out_of_its_range_is_named_with_its_option(command: str, message: str) -> None:
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == ExitCode.INPUT
+    assert result.stderr.startswith(f"pie: {message}\n     it must be at ")

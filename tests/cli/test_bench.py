@@ -97,6 +97,15 @@ def test_the_table_fits_100_columns_and_cuts_nothing_off(tiny_checkpoint: Path):
     assert not any(line != line.rstrip() for line in lines)
 
 
+def test_a_95th_percentile_of_too_few_measurements_is_a_dash(tiny_checkpoint: Path):
+    few = bench("--model", str(tiny_checkpoint), *QUICK).stdout
+    enough = bench("--model", str(tiny_checkpoint), *QUICK, "--repeats", "5").stdout
+    for said, dashes in ((few, 2), (enough, 0)):
+        row = next(line for line in said.splitlines() if " pie " in line)
+        assert row.split().count("-") == dashes
+    assert "p95: of 5 measurements or more." in few
+
+
 @pytest.mark.parametrize("measured", [0, 1, 2])
 def test_what_was_measured_before_ctrl_c_is_printed(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, measured: int

@@ -149,7 +149,6 @@ def test_a_place_may_be_pasted_with_its_file(complete, folder, arguments):
     "place",
     [
         "area.py:2",
-        "area.py:2:0: C0116: a linter that counts columns from 0",
         "area.py(2)",
         "area.py#L2",
         'File "area.py", line 2, in area',
@@ -157,6 +156,20 @@ def test_a_place_may_be_pasted_with_its_file(complete, folder, arguments):
 )
 def test_a_place_without_a_column_is_a_line(place):
     assert place_of(Path(place), "edit") == place_of(None, place) == (Path("area.py"), "2")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("area.py:2:0: C0116: a linter that counts columns from 0",),
+        ("area.py(2,0)",),
+        ("area.py", "--at", "2:0"),
+    ],
+)
+def test_column_0_is_the_line_s_beginning_however_it_is_given(complete, folder, arguments):
+    result = document(complete(*arguments, "--json"))
+    assert result["at"] == {"line": 2, "column": 1}
+    assert not result["completes_line"]
 
 
 @pytest.mark.parametrize("name", ["area.py", "area.py:", "area.py:x", "a (2).py", "2024:01", "#L2"])
@@ -387,7 +400,7 @@ def test_comparison_none_is_null(complete, folder):
         (["area.py", "--at", "b.py:1"], None, ExitCode.INPUT, "is about another file"),
         (["area.py:1", "--at", "2"], None, ExitCode.INPUT, "are two places"),
         (["area.py", "--lines", "0"], None, ExitCode.INPUT, "--lines is 0"),
-        (["area.py", "--at", "3:0"], None, ExitCode.INPUT, "is not a place"),
+        (["area.py", "--at", "0:3"], None, ExitCode.INPUT, "is not a place"),
         (["area.py", "--at", "2:99"], None, ExitCode.INPUT, "column 99 is outside line 2, which"),
         (["area.py", "--strategy", "best"], None, ExitCode.INPUT, "unknown strategy"),
         (["area.py", "--device", "tpu"], None, ExitCode.DEVICE, "unknown device"),

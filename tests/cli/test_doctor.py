@@ -2,17 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner, Result
 
 from pie_cli.cli.app import app
+from pie_cli.cli.models import advice, open_model
 from pie_cli.cli.render import Renderer
-from pie_cli.errors import ExitCode
+from pie_cli.config import Settings
+from pie_cli.errors import ExitCode, ModelError
 from pie_cli.models.machine import examine
 from pie_cli.models.nano.recipe.tokenizer import save_tokenizer, train_tokenizer
+from pie_cli.models.stores.trees import own_folder
 from tests.conftest import SOURCE, WINDOW
+from tests.models.stores.making import gguf
 
 
 def doctor(*arguments: str) -> Result:
@@ -55,7 +60,24 @@ def test_a_model_that_passes_is_described(tiny_checkpoint: Path):
     assert "half-split, 16 dimensions, base 10,000" in layers
     assert any("edited in place" in line for line in lines)
     assert any(line.startswith("A save costs about ") for line in lines)
-    assert "pie models pull" in lines[-1]
+    assert "pie watch FILE --model" in lines[-1]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_model_that_is_there_is_not_to_be_pulled(
+    there: bool, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("pie_cli.models.stores.lookup.installed_models", lambda: iter(()))
+    for module in ("doctor", "models"):
+        monkeypatch.setattr(f"pie_cli.cli.{module}.advised_on", lambda _: "smollm2-135m")
+    if there:
+        gguf(own_folder() / "smollm2-135m.gguf")
+    last = doctor("--model", str(tiny_checkpoint)).stdout.splitlines()[-1].strip()
+    watch = "`pie watch FILE --model smollm2-135m`."
+    pulled = f"smollm2-135m: `pie models pull smollm2-135m`, then {watch}"
+    assert last == (f"smollm2-135m, which is on this disk: {watch}" if there else pulled)
+    assert ("pull" in advice()) is not there
 
 
 @pytest.mark.parametrize(("gains", "pays"), [((1.5, 2.0, 3.0), True), ((1.5, 0.9, 3.0), False)])
@@ -151,6 +173,21 @@ def test_a_cache_that_cannot_be_written_is_told(empty_cache: Path, monkeypatch: 
     result = doctor("--model", "owner/model")
     assert "not writable: set HF_HOME" in result.stdout
     assert asked == [empty_cache.parent]
+
+
+def test_progress_names_the_model_that_auto_stands_for(monkeypatch: pytest.MonkeyPatch):
+    titles: list[str] = []
+
+    def progress(_renderer: Renderer, title: str) -> NoReturn:
+        titles.append(title)
+        raise ModelError("that is enough")
+
+    monkeypatch.setattr(Renderer, "progress", progress)
+    monkeypatch.setattr("pie_cli.cli.models.best_at_hand", lambda: "pie-nano")
+    for model in ("auto", "owner/model"):
+        with pytest.raises(ModelError):
+            open_model(Settings(model), Renderer())
+    assert titles == ["loading pie-nano", "loading owner/model"]
 
 
 def test_long_values_wrap_in_their_column_on_a_terminal(capsys: pytest.CaptureFixture[str]):

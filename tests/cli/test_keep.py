@@ -1,7 +1,11 @@
 """`--keep-cache` from the command line: what is said, what goes wrong, who keeps nothing."""
 
 import json
+import os
+import pty
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +30,7 @@ from tests.conftest import SOURCE
 from tests.diffs import unified_diff
 
 KEEPING = WatchOptions(keeps=True)
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +99,7 @@ def test_the_next_watch_goes_on_at_the_last_edit(
 ) -> None:
     text = SOURCE.replace("width * height + 3", "width * height - 3")
     model = prepare(load(str(tiny_checkpoint), "cpu"))
-    caches = kept_caches(model)
+    caches = kept_caches(model, wanted=True)
     assert caches is not None
     session = EditSession(model, "area.py", Settings(max_tokens=8), caches.of(file))
     session.open(SOURCE)
@@ -113,7 +118,7 @@ def test_a_cache_that_is_not_exact_is_not_kept_and_that_is_said(
 ) -> None:
     model = prepare(load(str(tiny_checkpoint), "cpu"))
     settings = Settings(max_tokens=8, strategy="pie")
-    pool = SessionPool(model, settings, 1 << 30, kept_caches(model))
+    pool = SessionPool(model, settings, 1 << 30, kept_caches(model, wanted=True))
     session = pool.use("area.py", file).session
     assert list(pool.keep()) == []
     session.open(SOURCE)
@@ -123,6 +128,51 @@ def test_a_cache_that_is_not_exact_is_not_kept_and_that_is_said(
     assert isinstance(outcome, NotKept)
     assert "area.py is not kept: it was not exact yet" in outcome.error.cause
     assert list(kept_folder().glob("*")) == []
+
+
+IN_A_TERMINAL = """
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "pie_cli", *sys.argv[1:]])
+"""
+
+
+def test_a_watch_whose_terminal_closes_keeps_what_it_has(tiny_checkpoint: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = ["watch", "area.py", "--model", str(tiny_checkpoint), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL, *command, "--keep-cache"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+    )
+    os.close(theirs)
+    said = b""
+    while b" tokens, exact" not in said:
+        said += os.read(ours, 1 << 16)
+    os.close(ours)
+    process.wait(60)
+    assert process.returncode >= 0, "the signal has killed it"
+    assert len(list(kept_folder().glob("*.safetensors"))) == 1
+
+
+class Unread(JsonReport):
+    """Tells a program that has gone after the first prediction."""
+
+    def tell(self, event: Event) -> None:
+        if isinstance(event, Predicted):
+            raise BrokenPipeError
+
+
+def test_a_watch_that_nobody_reads_any_more_keeps_what_it_has(
+    file: Path, settings: Settings
+) -> None:
+    with pytest.raises(BrokenPipeError):
+        watched([file], settings, Unread(), threading.Event(), KEEPING)
+    assert len(list(kept_folder().glob("*.safetensors"))) == 1
 
 
 def test_who_does_not_ask_for_it_keeps_and_reads_nothing(watch: Callable[..., Any]) -> None:
@@ -182,6 +232,8 @@ def test_a_disk_that_takes_nothing_costs_one_note(
             watched([file], settings, report(stop), stop, KEEPING)
             captured = capsys.readouterr()
             assert captured.err.count("cannot be kept") == 1
+            assert "a file is in the way" in captured.err
+            assert "move it away, set XDG_CACHE_HOME" in captured.err
             assert "leave --keep-cache out" in captured.err
             assert "0 saves" in captured.out
         else:

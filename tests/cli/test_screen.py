@@ -3,17 +3,21 @@
 import re
 from dataclasses import replace
 from io import StringIO
+from itertools import pairwise
 from threading import Event
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress
 
-from pie_cli.cli.blocks import Look, block
+from pie_cli.cli.blocks import Look, _cuts, block
 from pie_cli.cli.folding import folded
 from pie_cli.cli.render import Renderer
+from pie_cli.cli.reports import TextReport
 from pie_cli.cli.words import duration, not_run, times_as_long
 from pie_cli.results import Comparison, Prediction, Recompute, Speedup, Timings, TokenCounts
 from pie_cli.text.cursor import Position
@@ -202,6 +206,44 @@ def test_a_prediction_is_wrapped_and_its_neighbours_are_cut() -> None:
         assert len(rows) == stop - start + 2
 
 
+def test_no_word_is_torn_that_fits_a_row() -> None:
+    line = "        self.assert_equal(response.status_code, expected_code, 'No page')"
+    rows = [row.plain[7:] for row in block("a.py", TEXT, prediction(line, 3), None, Look(34))]
+    start = next(index for index, row in enumerate(rows) if "self" in row)
+    assert rows[start : start + 4] == [
+        "        self.assert_equal(",
+        "response.status_code, ",
+        "expected_code, 'No page')",
+        "    return b",
+    ]
+
+
+LINES = st.text(st.sampled_from("ab_9 .,()'=日"), max_size=60)
+
+
+@given(LINES, st.integers(2, 20))
+def test_a_line_is_cut_into_pieces_that_fit_and_show_something(line: str, width: int) -> None:
+    cuts = _cuts(line, width)
+    pieces = [line[a:b] for a, b in pairwise([0, *cuts, len(line)])]
+    assert all(cell_len(piece) <= width for piece in pieces)
+    assert all(piece.strip() or cell_len(piece) >= width - 1 for piece in pieces[:-1])
+    for before, after in pairwise(pieces):
+        if re.search(r"\w$", before) and re.match(r"\w", after):
+            assert " " not in before.strip(), "it is torn where a blank was nearer"
+
+
+@pytest.mark.parametrize(("width", "is_table"), [(60, True), (19, True), (18, False)])
+def test_a_table_too_wide_for_its_terminal_becomes_words(width: int, is_table: bool) -> None:
+    screen = Screen(width)
+    rows = [("pie", "1", "2.5"), ("", "12", "")]
+    screen.renderer.table(("name", "cases", "same %"), rows, left=(0,))
+    shown = [row.rstrip() for row in screen.rows if row]
+    if is_table:
+        assert shown == ["name  cases  same %", "pie       1     2.5", "         12"]
+    else:
+        assert shown == ["pie", "  cases 1,", "  same % 2.5", "  cases 12"]
+
+
 def test_marks_stay_below_their_characters_where_a_line_wraps() -> None:
     first = prediction("日本語" * 6, 2, 12)
     rows = [row.plain for row in block("a.py", TEXT, first, None, Look(24))]
@@ -301,6 +343,17 @@ def test_without_colours_marks_tell_what_was_typed(monkeypatch: pytest.MonkeyPat
     screen.renderer.prediction("a.py", TEXT, prediction(" 1", 2, 12))
     assert "                  ^^" in screen.rows
     assert not re.search(r"\x1b\[[\d;]*3\d", screen.file.getvalue())
+
+
+def test_a_text_that_another_process_asks_about_is_not_said_to_be_new() -> None:
+    screen = Screen()
+    report = TextReport(screen.renderer)
+    report.reading("a.py", asked=False)
+    report.reading("a.py", asked=True)
+    assert screen.rows[:2] == [
+        "Reading a.py for the first time",
+        "Reading a.py as pie complete asks",
+    ]
 
 
 def test_the_rule_fits_its_terminal() -> None:

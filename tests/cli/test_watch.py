@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +42,16 @@ from tests.conftest import SOURCE, WINDOW
 # --- signals -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_interrupts_only_where_allowed(number: signal.Signals) -> None:
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Let SIGHUP come, also where what runs the tests ignores it."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_only_where_allowed(number: signal.Signals, hangups: object) -> None:
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
         signal.raise_signal(number)
@@ -70,6 +78,17 @@ def test_after_the_last_word_of_a_process_no_signal_kills_it_before_its_end() ->
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)
+
+
+def test_a_hangup_that_nohup_has_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGHUP)
+            assert not interrupts.asked
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_that_a_library_swallows_is_not_lost() -> None:

@@ -2,9 +2,6 @@
 
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from pie_cli.evaluation.runs.store import (
     read_records,
     write_whole,
 )
+from tests.disks import full_disk
 from tests.evaluation.helpers import record
 
 SETTINGS = {"model": "tiny", "seed": 0}
@@ -105,17 +103,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         prepare_folder(tmp_path / "file" / "out", SETTINGS, resume=False)
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """Let no file grow beyond some bytes, as on a full disk; pytest's own output is such a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_keeps_what_was_computed(tmp_path: Path):

@@ -109,5 +109,6 @@ def test_a_name_that_the_hub_would_not_take(answers: SimpleNamespace):
 
 def test_a_full_disk_is_called_by_its_name(answers: SimpleNamespace):
     answers.folder = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(ModelError, match="cannot be stored: No space left"):
+    with pytest.raises(ModelError, match=r"cannot be stored in .*: No space left") as caught:
         load("owner/model", device="cpu")
+    assert caught.value.remedy == "make room there, or point HF_HOME at another place"

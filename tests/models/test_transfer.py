@@ -183,5 +183,6 @@ def test_a_cache_that_cannot_be_made_is_called_so(
 ):
     (tmp_path / "file").touch()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
-    with pytest.raises(ModelError, match="cannot be stored: Not a directory"):
+    with pytest.raises(ModelError, match=r"cannot be stored in .*: a file is in the way") as caught:
         hub.fetch("owner/model")
+    assert caught.value.remedy == "move it away, or point HF_HOME at another place"

@@ -46,6 +46,20 @@ def test_at_the_top_of_a_file_there_are_no_blank_lines_before_it() -> None:
     assert read("\n\nx\n\ny\n", Extent(lines=2, is_top=True)) == "x\n\ny"
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("# b.py\n", ""),
+        ("\n\n# b.py\nimport os\n", ""),
+        ("x = 1\n\n# b.py\nimport os\n", "x = 1"),
+        ("# b.py is another file\n# a\n", "# b.py is another file\n# a"),
+        ("    # b.py\n    x\n", "    # b.py\n    x"),
+    ],
+)
+def test_the_header_of_a_file_in_the_prompt_ends_the_answer(said: str, expected: str) -> None:
+    assert read(said, Extent(lines=2, headers=frozenset({"# b.py"}))) == expected
+
+
 def test_the_rest_of_a_line_may_be_nothing() -> None:
     assert read("\n", Extent("rest")) == ""
 

@@ -19,6 +19,7 @@ TEXTS = st.text(alphabet="ab \n\r\t\f\ufeff", max_size=40)
         ("edit", Cursor(follows_edits=True)),
         ("1", Cursor(0)),
         ("12:1", Cursor(11, 0)),
+        ("12:0", Cursor(11, 0)),
         ("12:7", Cursor(11, 6)),
     ],
 )
@@ -26,7 +27,7 @@ def test_cursors_are_read(written: str, cursor: Cursor) -> None:
     assert Cursor.parse(written) == cursor
 
 
-@pytest.mark.parametrize("written", ["", "0", "3:0", "-1", "1:", ":1", "1:2:3", "ende", "1.5", "²"])
+@pytest.mark.parametrize("written", ["", "0", "0:3", "-1", "1:", ":1", "1:2:3", "ende", "1.5", "²"])
 def test_anything_else_is_refused(written: str) -> None:
     with pytest.raises(InputError, match="is not a place"):
         Cursor.parse(written)

@@ -1,5 +1,7 @@
 """Questions: answered once for the version they are about, before all else, or not at all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from pie_cli.editable import EditableModel
 from pie_cli.errors import InputError
 from pie_cli.prompt.assembly import ContextFile
 from pie_cli.results import Comparison, Prediction
-from pie_cli.session import EditSession
+from pie_cli.session import EditSession, OnProgress
 from pie_cli.text.cursor import Cursor
 from pie_cli.text.edit import Edit
 from pie_cli.workspace.context import Context
@@ -27,7 +29,7 @@ from pie_cli.workspace.events import (
 )
 from pie_cli.workspace.pool import SessionPool
 from pie_cli.workspace.requests import Request
-from pie_cli.workspace.workspace import Workspace
+from pie_cli.workspace.workspace import Progress, Workspace
 from tests.conftest import SOURCE
 
 A, B = Path("a.py"), Path("b.py")
@@ -69,6 +71,34 @@ class Desk:
         )
         self.documents.ask(request)
         return request
+
+
+def test_the_encoding_of_a_text_that_is_brought_along_is_told_from_a_document_s(
+    tiny_model: EditableModel,
+) -> None:
+    shown: list[tuple[str, str]] = []
+
+    def showing(why: str) -> Progress:
+        @contextmanager
+        def show(path: str) -> Iterator[OnProgress]:
+            shown.append((why, path))
+            yield lambda _done, _total: None
+
+        return show
+
+    documents = Documents()
+    pool = SessionPool(tiny_model, Settings(max_tokens=4, compare="none"), 1 << 30)
+    context = Context(documents, (), keeps_changed=False, budget_tokens=0, show=str)
+    workspace = Workspace(
+        documents, pool, context, progress=showing("saved"), asked=showing("asked")
+    )
+    documents.change(A, SOURCE)
+    documents.ask(Request(B, HERE, SOURCE))
+    for event in workspace.events():
+        if event is None:
+            break
+        workspace.told(event)
+    assert sorted(shown) == [("asked", "b.py"), ("saved", "a.py")]
 
 
 @pytest.fixture

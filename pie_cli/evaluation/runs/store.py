@@ -12,6 +12,7 @@ from typing import Any
 from pie_cli.errors import InputError
 from pie_cli.evaluation.runs.outcomes import Record, record_from_json, record_to_json
 from pie_cli.regular import is_regular, read_regular
+from pie_cli.storing import reason, remedy
 
 RESULTS = "results.jsonl"
 SETTINGS = "settings.json"
@@ -141,8 +142,9 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"cannot write {path}: {error.strerror}",
-            "make room or name another --out; what is there stays, and --resume goes on with it",
+            f"cannot write {path}: {reason(error)}",
+            f"{remedy(error)}, or name another --out; what is there stays, and --resume goes on"
+            " with it",
         ) from error
 
 

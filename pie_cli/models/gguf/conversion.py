@@ -20,6 +20,7 @@ from pie_cli.models.gguf.tokens import fields_of, tokenizer_of
 from pie_cli.models.gguf.weights import PLAIN, Weight, plan_weights, read_weight
 from pie_cli.models.quiet import Progress
 from pie_cli.models.temporary import temporary_folder
+from pie_cli.storing import system_errors
 
 STAGE: Final = "convert"
 """What progress is told; counted in bytes of the finished weights."""
@@ -60,7 +61,7 @@ class Conversion:
             OSError: the disk is full, or something cannot be read or written.
         """
         found = tokenizer_of(self.model.facts)
-        with temporary_folder(folder.parent) as temporary:
+        with temporary_folder(folder.parent) as temporary, system_errors():
             found.tokenizer.save(str(temporary / "tokenizer.json"))
             window = int(self.config["max_position_embeddings"])
             _dump(temporary / "tokenizer_config.json", fields_of(found, window))

@@ -22,6 +22,7 @@ from pie_cli.models.gguf.model import GgufModel
 from pie_cli.models.gguf.weights import is_quantised
 from pie_cli.models.quiet import Progress
 from pie_cli.models.temporary import TEMPORARY
+from pie_cli.storing import reason, remedy
 
 LIMIT_BYTES: Final = 32_000_000_000
 """Of all converted models together; the one that is asked for may be larger."""
@@ -65,10 +66,9 @@ def converted(model: GgufModel, dtype: str, on_progress: Progress | None = None)
         with suppress(OSError):
             os.utime(folder)
     except OSError as error:
-        reason = error.strerror or str(error)
         raise ModelError(
-            f"{model.facts.path} cannot be converted into {root}: {reason}",
-            "check both, or point XDG_CACHE_HOME at another place",
+            f"{model.facts.path} cannot be converted into {root}: {reason(error)}",
+            f"{remedy(error, 'check both')}, or point XDG_CACHE_HOME at another place",
         ) from error
     return folder
 

