@@ -49,7 +49,8 @@ def encode(
         raise ValueError(f"{len(token_ids)} tokens for {len(positions)} positions")
     this = cache.prepare(positions, first_key)
     rows = torch.tensor(list(logits_at), dtype=torch.long, device=model.device)
-    replay = replayed(model, cache, this, token_ids)
+    on_gpu = model.device.type == "cuda"
+    replay = replayed(model, cache, this, token_ids) if on_gpu else None
     if replay is None:
         logits, states = _run(model, cache, this, token_ids, rows)
     else:

@@ -117,7 +117,9 @@ class SlotCache(Cache):
         if rotation is not None:
             self._settle(rotation)
         deltas = self._deltas(moves) if rotation is not None else None
-        if not move_at_once(self.slot_layers, moves, rotation, deltas):
+        first = self.slot_layers[0]
+        on_gpu = first.is_initialized and first.keys.device.type == "cuda"
+        if not (on_gpu and move_at_once(self.slot_layers, moves, rotation, deltas)):
             self._move_layers(moves, rotation, deltas)
         if self._home_positions is not None:
             sources = moves.sources()

@@ -20,7 +20,7 @@ def move_at_once(
     Not where layers rotate differently, nor where text was moved across other text.
 
     Args:
-        layers: of a cache.
+        layers: of a cache, the first of them on a CUDA GPU.
         moves: not empty.
         rotation: re-rotates the keys; None leaves them as they are.
         deltas: how far each moved key will be from where it is rotated to now, or from its home
@@ -29,9 +29,7 @@ def move_at_once(
     Returns:
         Whether it is done.
     """
-    device = layers[0].keys.device if layers and layers[0].is_initialized else None
-    if device is None or device.type != "cuda":
-        return False
+    device = layers[0].keys.device
     if any(one.old_stop > other.old_start for one, other in pairwise(moves.runs)):
         return False
     try:

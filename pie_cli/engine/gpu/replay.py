@@ -57,7 +57,7 @@ def replayed(
     model: CausalModel, cache: SlotCache, this: ForwardPass, token_ids: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]] | None:
     """Run a pass with the kernels for few tokens, if there are; see `CapturedPasses.run`."""
-    passes = _captured.get(model) if model.device.type == "cuda" else None
+    passes = _captured.get(model)
     return None if passes is None else passes.run(cache, this, token_ids)
 
 
