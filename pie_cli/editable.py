@@ -170,7 +170,7 @@ def prepare(loaded: "LoadedModel", *, remember: bool = True) -> PreparedModel:
                     "leave --weights int8 out",
                 )
             if verdict.report is not None:
-                capture(loaded.model)
+                capture(loaded.model, verdict.report.rotation)
     except UnusableModel as error:
         raise ModelError(f"{loaded.name} cannot be used: {error.reason}", error.remedy) from error
     tokenizer = TextTokenizer(loaded.tokenizer)

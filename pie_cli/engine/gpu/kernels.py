@@ -160,7 +160,7 @@ def merge_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def shift_kernel(
     table,
     capacity,
