@@ -45,7 +45,8 @@ def look(
 
     The second look is one more plan, in place of the line's next step: further tokens are computed
     again, the last one and the line so far ride along, and what differs is gone on from. A line
-    whose tokens are all clear costs nothing more.
+    whose tokens are all clear costs nothing more, nor does a finished one that leaves no time: as
+    a rule one that was drafted whole.
 
     Args:
         engine: holds the old prompt.
@@ -59,17 +60,15 @@ def look(
     ids, stale_from = prompt.token_ids, plan.stale_from(stale_from)
     doubt = planner.doubt(plan, stale_from)
     first = engine.predict(plan, ids, replace(decoding, doubt=doubt), draft)
-    if first.stopped_by != "doubt":
+    if not first.in_doubt:
         return Look(first, plan, stale_from, first)
     if decoding.should_stop():
-        return Look(replace(first, stopped_by="interrupted"), plan, stale_from, first)
+        return Look(_broken_off(first), plan, stale_from, first)
+    again = planner.second_look(engine, plan, stale_from, len(draft), first)
+    if again is None:
+        return Look(first, plan, stale_from, first)
     said = first.token_ids
-    # A draft that was right so far has more to say, which is not verified yet.
-    is_right = tuple(draft[: len(said)]) == said
-    drafted = len(draft) if is_right else 0
-    again = planner.second_look(engine, plan, stale_from, len(draft), len(said), drafted)
-    draft = draft if is_right else said
-    line = engine.predict(again, ids, decoding, draft)
+    line = engine.predict(again, ids, decoding, (*said, *_guess(first, decoding)))
     stands = line.token_ids[:1] == said[:1]
     line = replace(
         line,
@@ -80,3 +79,15 @@ def look(
         first_token_at=first.first_token_at if stands else line.first_token_at,
     )
     return Look(line, looked_again(plan, again), again.stale_from(stale_from), first)
+
+
+def _broken_off(first: Line) -> Line:
+    """Return a first look's line as it is where a newer save waits."""
+    return replace(first, stopped_by="interrupted") if first.stopped_by == "doubt" else first
+
+
+def _guess(first: Line, decoding: Decoding) -> tuple[int, ...]:
+    """Return what may follow an unfinished line, as in any other step."""
+    if first.stopped_by != "doubt" or decoding.look_up is None:
+        return ()
+    return decoding.look_up.propose(first.token_ids)

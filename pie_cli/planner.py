@@ -6,14 +6,17 @@ from typing import Final
 
 from pie_cli.config import Settings
 from pie_cli.editable import EditableModel
-from pie_cli.engine.protocol import Decoding, Engine
+from pie_cli.engine.protocol import Decoding, Engine, Line
 from pie_cli.plan.pace import PROBES
 from pie_cli.plan.plan import MIN_PARKED, Alignment, Plan, align, restoring
-from pie_cli.plan.repair import AGAIN_TOKENS, MAX_TOKENS, repair_positions, settled
+from pie_cli.plan.repair import AGAIN_TOKENS, LEAST_AGAIN, MAX_TOKENS, repair_positions, settled
 from pie_cli.plan.strategies import parse
 from pie_cli.prompt.assembly import Prompt
 from pie_cli.text.matching import KeptRun
 from pie_cli.timing import elapsed_ms
+
+USUAL_PASSES: Final = 8
+"""Of a line: as many as most need (docs/log.md)."""
 
 DOUBT: Final = 0.5
 """Margin below which a token is decided again: those that were wrong had up to 0.3."""
@@ -44,6 +47,8 @@ class Planner:
         stale_from: int,
         riding: int = 0,
         before_ms: float = 0.0,
+        *,
+        is_drafted: bool = False,
     ) -> Plan:
         """Plan the way from the cached prompt to a new one.
 
@@ -54,6 +59,7 @@ class Planner:
             stale_from: every token of the old one before it is as full recompute would have it.
             riding: tokens of a draft that ride in the same pass.
             before_ms: what comes before the pass and counts towards the latency as well.
+            is_drafted: whether that is the last line, which may be the whole of this one as well.
         """
         ids, held = new.token_ids, old.token_ids
         alignment = align(held, ids)
@@ -65,7 +71,8 @@ class Planner:
         if old.form == new.form:
             alignment = settled(alignment, old.sides, new.sides)
         needed = alignment.fresh + riding
-        pace = self._model.pace
+        pace, left_ms = self._model.pace, self._latency_ms - before_ms
+        room = pace.room(left_ms, needed, is_drafted=is_drafted) if pace.known else None
         repair = repair_positions(
             self._strategy,
             alignment,
@@ -74,7 +81,7 @@ class Planner:
             self._model.tokenizer.pieces,
             anchor=new.anchor,
             exact=stale_from,
-            room=pace.room(self._latency_ms - before_ms, needed) if pace.known else None,
+            room=room,
         )
         plan = engine.plan(self._name, alignment, repair)
         if not plan.rotate:
@@ -93,8 +100,8 @@ class Planner:
         return DOUBT if self._strategy.again and stale_from < plan.length else None
 
     def second_look(
-        self, engine: Engine, plan: Plan, stale_from: int, riding: int, again: int, drafted: int = 0
-    ) -> Plan:
+        self, engine: Engine, plan: Plan, stale_from: int, riding: int, first: Line
+    ) -> Plan | None:
         """Plan a second look at a prompt: in one pass, what follows its first stale token.
 
         That is what deviates most, right after the edit, and it becomes exact: an exact run has
@@ -105,15 +112,19 @@ class Planner:
             plan: of the first look.
             stale_from: every token of the prompt before it is as full recompute would have it.
             riding: tokens of a draft that rode in the first look's pass.
-            again: tokens of the line so far, which are decided again.
-            drafted: tokens of a draft that was right so far, and may say the rest of the line.
+            first: the line so far, which is decided again.
+
+        Returns:
+            The plan; None where a finished line is not worth a pass more.
         """
         wish, length = self._strategy.again, plan.length
-        pace, repaired = self._model.pace, len(plan.repaired)
+        is_finished = first.stopped_by != "doubt"
         if wish and wish.budget:
             room = wish.budget.of(length)
-        elif pace.known:
-            room = pace.room_again(plan.encoded - repaired + riding, repaired + again, drafted)
+        elif self._model.pace.known:
+            room = self._room_again(plan, riding, first, is_finished)
+            if is_finished and room < LEAST_AGAIN:
+                return None
         else:
             room = AGAIN_TOKENS
         stop = min(stale_from + min(room, MAX_TOKENS), length - 1)
@@ -121,6 +132,21 @@ class Planner:
         repair = [position for position in range(stale_from, stop) if position not in restored]
         whole = Alignment(length, length, (KeptRun(0, 0, length),))
         return engine.plan(self._name, whole, repair)
+
+    def _room_again(self, plan: Plan, riding: int, first: Line, is_finished: bool) -> int:
+        """Return how many tokens there is time for, after a first look, until the line is done.
+
+        A finished line is known, and the second look a pass more. Any other one is expected to take
+        as many passes as most do, one of which the second look takes the place of.
+        """
+        passes = first.passes if is_finished else max(USUAL_PASSES, first.passes + 1)
+        repaired = len(plan.repaired)
+        return self._model.pace.room_again(
+            plan.encoded - repaired + riding,
+            repaired + len(first.token_ids),
+            passes,
+            int(is_finished),
+        )
 
     def learn_pace(self, engine: Engine, token_ids: Sequence[int], decoding: Decoding) -> None:
         """Measure two passes over tokens that are exact, and stay so, where that is of use.

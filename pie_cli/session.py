@@ -224,7 +224,13 @@ class EditSession:
             last = state.last.timings_ms
             before_ms = last.tokenize + last.diff + last.update
         plan = self._planner.plan(
-            state.engine, state.prompt, prompt, state.stale_from, len(draft), before_ms
+            state.engine,
+            state.prompt,
+            prompt,
+            state.stale_from,
+            len(draft),
+            before_ms,
+            is_drafted=bool(state.draft) and draft == state.draft,
         )
         planned = perf_counter()
         with self._guarded():

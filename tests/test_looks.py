@@ -12,7 +12,9 @@ from pie_cli.cli.documents import prediction_document
 from pie_cli.config import Settings
 from pie_cli.editable import PreparedModel
 from pie_cli.plan.pace import Pace
+from pie_cli.plan.plan import align
 from pie_cli.plan.repair import AGAIN_TOKENS
+from pie_cli.planner import Planner
 from pie_cli.results import Prediction
 from pie_cli.session import EditSession
 from tests.conftest import SOURCE
@@ -187,3 +189,70 @@ def test_what_there_is_time_for_follows_the_pace(
     dear, cheap, unknown = (prediction.tokens.repaired for prediction in found)
     assert 0 < dear < unknown == AGAIN_TOKENS < cheap
     assert found[1].exact
+
+
+def paced(model: PreparedModel, token_ms: float, base_ms: float = 10.0) -> PreparedModel:
+    """Return a model on a machine of this pace."""
+    pace = Pace()
+    pace.learn((1, 64), (base_ms + token_ms, base_ms + 64 * token_ms))
+    return replace(model, pace=pace)
+
+
+def test_a_line_that_its_draft_says_whole_is_left_as_it_is(
+    tiny_model: PreparedModel, doubting: Callable[[float], None]
+) -> None:
+    """A pass more would double its time; only one that is asked for by number is taken."""
+    for strategy, left in (("pie+again", True), ("pie+again:24", False)):
+        doubting(-math.inf)
+        session = opened(paced(tiny_model, 0.01), strategy)
+        said = session.update(EDITED)
+        doubting(math.inf)
+        found = session.update(EDITED)
+        assert ((found.token_ids, found.passes) == (said.token_ids, 1)) == left
+        assert (found.tokens.stale == said.tokens.stale > 0) == left
+
+
+def test_a_draft_that_is_wrong_in_the_end_leaves_the_line_in_doubt(
+    tiny_model: PreparedModel, doubting: Callable[[float], None]
+) -> None:
+    doubting(-math.inf)
+    session = opened(paced(tiny_model, 0.01), "pie+again")
+    said = session.update(EDITED)
+    state = session._state
+    assert state is not None
+    state.draft = (*said.token_ids[:-2], (said.token_ids[-2] + 1) % 300, said.token_ids[-1])
+    doubting(math.inf)
+    assert session.update(EDITED).exact
+
+
+def test_a_finished_line_is_decided_again_where_there_is_time_for_some_tokens(
+    tiny_model: PreparedModel,
+) -> None:
+    """An unfinished one in any case: the second look takes the place of a pass."""
+    settings = Settings(strategy="pie+again")
+    for token_ms, looks in ((100.0, False), (0.1, True)):
+        model = paced(tiny_model, token_ms)
+        session = opened(model, "pie+again")
+        engine, prompt, state = session.engine, session.prompt, session._state
+        assert engine is not None
+        assert prompt is not None
+        assert state is not None
+        plan = engine.plan("pie", align(prompt.token_ids, prompt.token_ids))
+        line = engine.predict(plan, prompt.token_ids, state.decoding)
+        assert line.passes > 1
+        planner = Planner(model, settings)
+        finished = planner.second_look(engine, plan, 10, 0, line)
+        assert (finished is not None) == looks
+        unfinished = replace(line, stopped_by="doubt")
+        assert planner.second_look(engine, plan, 10, 0, unfinished) is not None
+
+
+def test_beside_the_last_line_less_is_repaired(tiny_model: PreparedModel) -> None:
+    """For that line may come out of the pass whole, and the pass is then all that it takes."""
+    model = paced(tiny_model, 10.0, 1000.0)
+    drafted, fresh = opened(model, "pie+tail"), opened(model, "pie+tail")
+    model.pace.observe = lambda *_: None  # type: ignore[method-assign]
+    fresh.prime(SOURCE, at=fresh.cursor)
+    few, many = drafted.update(EDITED).tokens, fresh.update(EDITED).tokens
+    assert few.encoded - few.repaired == many.encoded - many.repaired
+    assert 0 < few.repaired < many.repaired

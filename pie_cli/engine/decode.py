@@ -61,8 +61,9 @@ def decode_line(steps: Steps, prompt_length: int, first: FirstPass, decoding: De
     taken, stopped_by = take([], choices[: agreed + 1], decoding)
     accepted = min(agreed, len(taken))
     passes = 1
+    in_doubt = _in_doubt(taken, decoding)
     steps.truncate(prompt_length + agreed)
-    while stopped_by is None:
+    while stopped_by is None and not in_doubt:
         if decoding.should_stop():
             stopped_by = "interrupted"
             break
@@ -72,6 +73,7 @@ def decode_line(steps: Steps, prompt_length: int, first: FirstPass, decoding: De
         passes += 1
         agreed = _agreed(guess, choices)
         taken, stopped_by = take(taken, choices[: agreed + 1], decoding)
+        in_doubt = _in_doubt(taken[len(so_far) :], decoding)
         if guess and decoding.look_up is not None:
             accepted += min(agreed, len(taken) - len(so_far))
             decoding.look_up.learn(len(guess), agreed)
@@ -82,7 +84,8 @@ def decode_line(steps: Steps, prompt_length: int, first: FirstPass, decoding: De
         token_ids=token_ids,
         text=answer.text,
         completes_line=answer.completes_line,
-        stopped_by=stopped_by,
+        stopped_by=stopped_by or "doubt",
+        in_doubt=in_doubt,
         margins=tuple(choice.margin for choice in taken),
         passes=passes,
         accepted=accepted,
@@ -111,12 +114,10 @@ def _agreed(draft: Sequence[int], choices: Sequence[Choice]) -> int:
 def take(
     taken: Sequence[Choice], choices: Sequence[Choice], decoding: Decoding
 ) -> tuple[list[Choice], StoppedBy | None]:
-    """Append choices until one of them ends the prediction, or is in doubt."""
+    """Append choices until one of them ends the prediction."""
     line = list(taken)
     for choice in choices:
         line.append(choice)
-        if decoding.doubt is not None and choice.margin < decoding.doubt:
-            return line, "doubt"
         if choice.token_id in decoding.eos_ids:
             return line, "end"
         if _read([one.token_id for one in line], decoding).complete:
@@ -124,6 +125,12 @@ def take(
         if len(line) >= decoding.max_tokens or _is_endless(line, decoding):
             return line, "max_tokens"
     return line, None
+
+
+def _in_doubt(choices: Sequence[Choice], decoding: Decoding) -> bool:
+    """Tell whether one of a pass's choices was made by too small a margin."""
+    doubt = decoding.doubt
+    return doubt is not None and any(choice.margin < doubt for choice in choices)
 
 
 def _is_endless(line: Sequence[Choice], decoding: Decoding) -> bool:

@@ -105,7 +105,8 @@ class Decoding:
         line_end: how it is decided whether a line that was begun is done.
         line_start: where the first new line may begin.
         look_up: proposes what may follow, to be verified several tokens a pass; changes no output.
-        doubt: a token chosen by a smaller margin ends the line, for a second look; None for never.
+        doubt: a token chosen by a smaller margin ends the decoding after the pass that gave it, for
+            a second look; None for never.
     """
 
     detokenize: Callable[[Sequence[int]], str]
@@ -132,6 +133,8 @@ class Line:
             inside a token), a carriage return before it cut as well.
         completes_line: whether it goes on with the line of the cursor.
         stopped_by: what ended it; "doubt" where it is to be gone on with after a second look.
+        in_doubt: whether one of the last pass's tokens was chosen by too small a margin; what ended
+            the line may have ended it all the same.
         margins: of each token, by how much its logit was above that of the next best one; below 0
             where another one was the best, but not by the margin that it needed.
         passes: forward passes, the first one included.
@@ -151,6 +154,7 @@ class Line:
     first_token_at: float
     ended_at: float
     completes_line: bool = False
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True)

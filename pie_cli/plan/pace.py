@@ -14,14 +14,14 @@ _MOST_AT_ONCE = 8
 _MOST_SLOWER = 2.0
 """Where a plain pass takes longer than asked for, repair may lengthen it so many times."""
 
+_MOST_SLOWER_DRAFTED = 1.5
+"""The same of a pass that the whole line may come out of: then it is the time of the line."""
+
 _LINE_SHARE = 1.0
 """What all repair of a line in doubt may take, as a share of the time that it takes without.
 
 Two lines of five are in doubt, so that all together take some 1.3 times (docs/log.md).
 """
-
-_USUAL_PASSES = 8
-"""Of a line: as many as most need (docs/log.md)."""
 
 
 class Pace:
@@ -71,30 +71,33 @@ class Pace:
         """Return what a pass over so many tokens is expected to take now, in milliseconds."""
         return self._slowness * (self._base_ms + tokens * self._token_ms)
 
-    def room(self, latency_ms: float, needed: int) -> int:
+    def room(self, latency_ms: float, needed: int, *, is_drafted: bool = False) -> int:
         """Return how many tokens may run in a pass besides those that must.
 
         Args:
-            latency_ms: that the pass may take, or twice what the needed tokens alone take, where
-                that is longer.
+            latency_ms: that the pass may take, or, where that is longer, twice what the needed
+                tokens alone take; half as much again where the pass may be all of the line.
             needed: tokens that must run.
+            is_drafted: whether it may: the last line is verified in it.
         """
-        limit = max(latency_ms, _MOST_SLOWER * self.pass_ms(needed))
+        slower = _MOST_SLOWER_DRAFTED if is_drafted else _MOST_SLOWER
+        limit = max(latency_ms, slower * self.pass_ms(needed))
         if not self._token_ms:
             return 1 << 20
         return max(0, int((limit - self.pass_ms(needed)) / (self._slowness * self._token_ms)))
 
-    def room_again(self, needed: int, repaired: int, drafted: int = 0) -> int:
-        """Return how many tokens a second look may compute before a line of usual length is done.
+    def room_again(self, needed: int, repaired: int, passes: int, more: int = 0) -> int:
+        """Return how many tokens a second look may compute.
 
         Args:
             needed: tokens that had to run in the first pass.
-            repaired: tokens that ran there besides.
-            drafted: tokens of a draft that was right so far, which spare the line as many passes.
+            repaired: tokens that ran there besides, and those that are decided again.
+            passes: of the whole line, as far as that is known.
+            more: passes that the second look adds to these.
         """
         if not self._token_ms:
             return 1 << 20
-        passes = max(1, _USUAL_PASSES - drafted)
         rows = needed + passes - 1
         line_ms = passes * self._base_ms + rows * self._token_ms
-        return max(0, int(_LINE_SHARE * line_ms / self._token_ms) - repaired)
+        left_ms = _LINE_SHARE * line_ms - more * self._base_ms
+        return max(0, int(left_ms / self._token_ms) - repaired)

@@ -25,6 +25,9 @@ FREE_SHARE = 8
 AGAIN_TOKENS = 128
 """Of a second look on a machine whose pace is not known: most have time for more."""
 
+LEAST_AGAIN = 16
+"""Of a second look at a finished line, which takes a pass more: fewer are not worth that."""
+
 MAX_TOKENS = 512
 """Tokens of the repairs without a budget at most: more of them bring nothing (docs/results.md)."""
 

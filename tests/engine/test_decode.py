@@ -135,14 +135,14 @@ def test_the_cache_holds_exactly_the_prompt_again(
 def test_doubt_ends_a_line_that_a_second_plan_goes_on_with(
     model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
 ) -> None:
-    """At the first small margin; where nothing was repaired, it is the same line in the end."""
+    """After the first small margin; where nothing was repaired, it is the same line in the end."""
     doubt = sorted(plain.margins)[3]
     at = next(i for i, margin in enumerate(plain.margins) if margin < doubt)
     alignment, new_ids = alignment_of(OLD, EDITS["insert"])
     engine = EditedEngine(model, rotation, full_cache(model, OLD))
     settings = Decoding(words, max_tokens=12, doubt=doubt)
     begun = engine.predict(make_plan("pie", alignment), new_ids, settings)
-    assert begun.stopped_by == "doubt"
+    assert (begun.stopped_by, begun.in_doubt) == ("doubt", True)
     assert begun.token_ids == plain.token_ids[: at + 1]
     length = len(new_ids)
     whole = make_plan("pie", Alignment(length, length, (KeptRun(0, 0, length),)))
@@ -152,12 +152,24 @@ def test_doubt_ends_a_line_that_a_second_plan_goes_on_with(
     engine.slots.check_integrity()
 
 
-def test_a_doubtful_end_of_text_adds_nothing(
+def test_a_pass_in_doubt_says_all_that_its_draft_got_right(
+    model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
+) -> None:
+    """Though the first of its tokens is in doubt: a second plan has the more to verify at once."""
+    line, _ = predict(model, rotation, plain.token_ids[:5], doubt=float("inf"))
+    assert (line.stopped_by, line.in_doubt, line.passes) == ("doubt", True, 1)
+    assert line.token_ids == plain.token_ids[:6]
+    clear, _ = predict(model, rotation, plain.token_ids[:5], doubt=-float("inf"))
+    assert (clear.token_ids, clear.in_doubt) == (plain.token_ids, False)
+
+
+def test_a_line_that_ends_in_doubt_tells_what_ended_it(
     model: LlamaForCausalLM, rotation: ModelRotation, plain: Line
 ) -> None:
     eos = plain.token_ids[0]
     line, _ = predict(model, rotation, eos_ids=frozenset({eos}), doubt=float("inf"))
-    assert (line.text, line.stopped_by, line.token_ids) == ("", "doubt", (eos,))
+    assert (line.text, line.stopped_by, line.token_ids) == ("", "end", (eos,))
+    assert line.in_doubt
 
 
 class TestEnds:

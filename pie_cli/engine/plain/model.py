@@ -214,8 +214,7 @@ class _LineEnd(StoppingCriteria):
 
     def __init__(self, prompt_length: int, decoding: Decoding) -> None:
         self._prompt_length = prompt_length
-        # No margin is known here, so none is small.
-        self._decoding = replace(decoding, doubt=None)
+        self._decoding = decoding
         self.token_ids: tuple[int, ...] = ()
         self.stopped_by: StoppedBy | None = None
 
