@@ -36,6 +36,7 @@ HOMES = {
     "huggingface_hub": ["evaluation/cases/records.py", "models/*"],
     "transformers": [
         "engine/attention.py",
+        "engine/gpu/captured.py",
         "engine/layers.py",
         "engine/slots.py",
         "engine/stock.py",
@@ -44,6 +45,7 @@ HOMES = {
         "models/gguf/*",
         "models/nano/recipe/*",
     ],
+    "triton": ["engine/gpu/kernels.py", "engine/gpu/launches.py"],
     "matplotlib": ["evaluation/report/figures.py"],
     "pyarrow": ["evaluation/cases/records.py"],
     "pygls": ["serving/lsp.py", "serving/rpc.py"],
