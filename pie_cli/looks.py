@@ -64,7 +64,7 @@ def look(
         return Look(first, plan, stale_from, first)
     if decoding.should_stop():
         return Look(_broken_off(first), plan, stale_from, first)
-    again = planner.second_look(engine, plan, stale_from, len(draft), first)
+    again = planner.second_look(engine, plan, stale_from, len(draft), first, prompt.anchor)
     if again is None:
         return Look(first, plan, stale_from, first)
     said = first.token_ids

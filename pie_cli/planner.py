@@ -9,7 +9,14 @@ from pie_cli.editable import EditableModel
 from pie_cli.engine.protocol import Decoding, Engine, Line
 from pie_cli.plan.pace import PROBES
 from pie_cli.plan.plan import MIN_PARKED, Alignment, Plan, align, restoring
-from pie_cli.plan.repair import AGAIN_TOKENS, LEAST_AGAIN, MAX_TOKENS, repair_positions, settled
+from pie_cli.plan.repair import (
+    AGAIN_TOKENS,
+    LEAST_AGAIN,
+    MAX_TOKENS,
+    again_positions,
+    repair_positions,
+    settled,
+)
 from pie_cli.plan.strategies import parse
 from pie_cli.prompt.assembly import Prompt
 from pie_cli.text.matching import KeptRun
@@ -100,12 +107,15 @@ class Planner:
         return DOUBT if self._strategy.again and stale_from < plan.length else None
 
     def second_look(
-        self, engine: Engine, plan: Plan, stale_from: int, riding: int, first: Line
+        self,
+        engine: Engine,
+        plan: Plan,
+        stale_from: int,
+        riding: int,
+        first: Line,
+        anchor: int | None = None,
     ) -> Plan | None:
-        """Plan a second look at a prompt: in one pass, what follows its first stale token.
-
-        That is what deviates most, right after the edit, and it becomes exact: an exact run has
-        less to do.
+        """Plan a second look at a prompt, one pass over `again_positions`.
 
         Args:
             engine: holds the prompt.
@@ -113,6 +123,8 @@ class Planner:
             stale_from: every token of the prompt before it is as full recompute would have it.
             riding: tokens of a draft that rode in the first look's pass.
             first: the line so far, which is decided again.
+            anchor: position after which the prediction continues, where that is not the prompt's
+                end.
 
         Returns:
             The plan; None where a finished line is not worth a pass more.
@@ -127,9 +139,7 @@ class Planner:
                 return None
         else:
             room = AGAIN_TOKENS
-        stop = min(stale_from + min(room, MAX_TOKENS), length - 1)
-        restored = {position for span in plan.snapshots for position in span}
-        repair = [position for position in range(stale_from, stop) if position not in restored]
+        repair = again_positions(plan, stale_from, min(room, MAX_TOKENS), anchor)
         whole = Alignment(length, length, (KeptRun(0, 0, length),))
         return engine.plan(self._name, whole, repair)
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import accumulate, islice
 from typing import Final
 
-from pie_cli.plan.plan import Alignment
+from pie_cli.plan.plan import Alignment, Plan
 from pie_cli.plan.strategies import Budget, Strategy
 from pie_cli.text.matching import KeptRun
 
@@ -27,6 +27,9 @@ AGAIN_TOKENS = 128
 
 LEAST_AGAIN = 16
 """Of a second look at a finished line, which takes a pass more: fewer are not worth that."""
+
+MOST_OF_STALE = 0.75
+"""Share of the stale tokens that a second look must have room for to take them one by one."""
 
 MAX_TOKENS = 512
 """Tokens of the repairs without a budget at most: more of them bring nothing (docs/results.md)."""
@@ -88,6 +91,36 @@ def repair_positions(
             edit.stale[position] = 0
             picked.append(position)
     return tuple(sorted(picked))
+
+
+def again_positions(
+    plan: Plan, stale_from: int, tokens: int, anchor: int | None = None
+) -> tuple[int, ...]:
+    """Pick what a second look computes again.
+
+    Where there is room for most of the stale tokens they are taken from the first one on: what
+    these see is exact, so they are exact, and often the prompt is, then. Else the last ones before
+    the cursor are, which the line looks at most, as far as the first look has not computed them.
+
+    Args:
+        plan: of the first look.
+        stale_from: every token of the prompt before it is as full recompute would have it.
+        tokens: that there is room for.
+        anchor: position after which the prediction continues, where that is not the prompt's end.
+
+    Returns:
+        Positions of the prompt, ascending; never its last one, which is computed in any case.
+    """
+    stale = range(stale_from, plan.length - 1)
+    computed = {position for span in plan.snapshots for position in span}
+    order: Sequence[int] = stale
+    if tokens < MOST_OF_STALE * len(stale):
+        cursor = stale.stop if anchor is None else min(anchor + 1, stale.stop)
+        order = [*reversed(range(stale_from, cursor)), *range(max(cursor, stale_from), stale.stop)]
+        computed.update(plan.fresh)
+    else:
+        order = stale[:tokens]
+    return tuple(sorted(islice((p for p in order if p not in computed), tokens)))
 
 
 class _Edit:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pie_cli.plan.plan import Alignment, align
-from pie_cli.plan.repair import repair_positions
+from pie_cli.plan.plan import Alignment, align, make_plan
+from pie_cli.plan.repair import again_positions, repair_positions
 from pie_cli.plan.strategies import parse
 from pie_cli.text.matching import KeptRun
 
@@ -193,3 +193,19 @@ def test_only_kept_tokens_behind_the_first_change_are_picked(strategy: str, old,
     kept = {p for run in alignment.runs for p in range(run.new_start, run.new_stop)}
     assert list(positions) == sorted(set(positions))
     assert set(positions) <= kept - set(range(alignment.first_change)) - {len(new) - 1}
+
+
+def test_a_second_look_goes_on_from_the_first_stale_token_where_most_has_room():
+    """Positions 4 to 18 are stale; 10 and 11 were computed, but from stale states."""
+    plan = make_plan("pie", align([*range(20)], [0, 1, 2, 77, *range(4, 20)]), (10, 11))
+    assert again_positions(plan, 4, 15) == tuple(range(4, 19))
+    assert again_positions(plan, 4, 12) == tuple(range(4, 16))
+    assert again_positions(plan, 4, 11) == (*range(6, 10), *range(12, 19))
+    assert again_positions(plan, 4, 3) == (16, 17, 18)
+
+
+def test_a_second_look_takes_what_is_before_the_cursor_before_what_is_behind_it():
+    plan = make_plan("pie", align([*range(20)], [0, 1, 2, 77, *range(4, 20)]))
+    assert again_positions(plan, 4, 3, anchor=8) == (6, 7, 8)
+    assert again_positions(plan, 4, 7, anchor=8) == (4, 5, 6, 7, 8, 9, 10)
+    assert again_positions(plan, 4, 3, anchor=2) == (4, 5, 6)
