@@ -116,11 +116,8 @@ def _cost_facts(checked: Checked) -> Iterator[tuple[str, str]]:
     first, line, full = map(duration, (cost.first_token_ms, cost.line_ms, cost.full_first_token_ms))
     yield (
         "",
-        f"A save costs about {first} to the first token and {line} to the line; full recompute",
-    )
-    yield (
-        "",
-        f"takes {full} to the first token (measured just now, {cost.context_tokens:,} tokens).",
+        f"A save costs about {first} to the first token and {line} to the line; full recompute"
+        f" takes {full} to the first token (measured just now, {cost.context_tokens:,} tokens).",
     )
 
 
