@@ -114,11 +114,11 @@ def _cost_facts(checked: Checked) -> Iterator[tuple[str, str]]:
     if cost is None:
         return
     first, line, full = map(duration, (cost.first_token_ms, cost.line_ms, cost.full_first_token_ms))
-    yield (
-        "",
+    cost_of_save = (
         f"A save costs about {first} to the first token and {line} to the line; full recompute"
-        f" takes {full} to the first token (measured just now, {cost.context_tokens:,} tokens).",
+        f" takes {full} to the first token (measured just now, {cost.context_tokens:,} tokens)."
     )
+    yield "", cost_of_save
 
 
 def _advice(machine: Machine, source: ModelSource) -> str:
