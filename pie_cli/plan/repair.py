@@ -112,15 +112,13 @@ def again_positions(
         Positions of the prompt, ascending; never its last one, which is computed in any case.
     """
     stale = range(stale_from, plan.length - 1)
-    computed = {position for span in plan.snapshots for position in span}
-    order: Sequence[int] = stale
-    if tokens < MOST_OF_STALE * len(stale):
-        cursor = stale.stop if anchor is None else min(anchor + 1, stale.stop)
-        order = [*reversed(range(stale_from, cursor)), *range(max(cursor, stale_from), stale.stop)]
-        computed.update(plan.fresh)
-    else:
-        order = stale[:tokens]
-    return tuple(sorted(islice((p for p in order if p not in computed), tokens)))
+    restored = {position for span in plan.snapshots for position in span}
+    if tokens >= MOST_OF_STALE * len(stale):
+        return tuple(position for position in stale[:tokens] if position not in restored)
+    cursor = stale.stop if anchor is None else min(anchor + 1, stale.stop)
+    order = (*reversed(range(stale_from, cursor)), *range(max(cursor, stale_from), stale.stop))
+    computed = restored.union(plan.fresh)
+    return tuple(sorted(islice((one for one in order if one not in computed), tokens)))
 
 
 class _Edit:
