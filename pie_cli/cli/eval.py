@@ -180,6 +180,8 @@ def _evaluate(
     except KeyboardInterrupt:
         if folder:
             renderer.note(f"what was computed is kept in {folder}; --resume goes on with it")
+        else:
+            renderer.note("broken off: what was computed is lost; --out DIR would have kept it")
         raise
     if not team.leads:
         return None

@@ -166,6 +166,19 @@ def test_resuming_what_is_complete_computes_nothing(
     assert summary(unbroken) == before
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupt_says_what_becomes_of_the_results(
+    kept: bool, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pie_cli.evaluation.runs.cases.CaseRunner.run", broken_off)
+    result = evaluate(*quick, *(["--out", str(tmp_path / "out")] if kept else []))
+    assert result.exit_code == 130
+    assert ("--resume goes on" if kept else "is lost; --out DIR") in result.stderr
+
+
 def test_results_are_never_written_over_or_mixed(quick: list[str], unbroken: Path):
     result = evaluate(*quick, "--out", unbroken)
     assert result.exit_code == ExitCode.INPUT
