@@ -87,7 +87,7 @@ def random_edit(text: str, rng: random.Random) -> str:
 
 def test_the_headers_in_a_prompt_are_those_that_end_an_answer(tiny_model: PreparedModel) -> None:
     session = make_session(tiny_model)
-    context = [ContextFile("lib/b.js", "x = 1;\n" * 9), ContextFile("/home/me/c.py", "y = 1\n" * 9)]
+    context = [ContextFile("lib/b.js", "x = 1;\n" * 9), ContextFile("/shop/c.py", "y = 1\n" * 9)]
     session.open(SOURCE, context=context)
     prompt = session.prompt
     assert prompt is not None
