@@ -64,6 +64,12 @@ class Moves:
         """New positions of the moved tokens, int64 [S] on the host."""
         return torch.cat([torch.arange(run.new_start, run.new_stop) for run in self.runs])
 
+    def deltas(self) -> Tensor | int:
+        """Return how far each token moves, int64 [S] on the host; one number where all alike."""
+        if len({run.delta for run in self.runs}) == 1:
+            return self.runs[0].delta
+        return torch.cat([torch.full((run.length,), run.delta) for run in self.runs])
+
     def gather(self, slots: Tensor) -> Tensor:
         """Read the moved tokens [..., S, D] from `slots` [..., C, D]; a view for a single run."""
         if len(self.runs) == 1:

@@ -133,7 +133,7 @@ class SlotCache(Cache):
     ) -> None:
         """Move runs layer by layer."""
         turns: dict[tuple[int, torch.device, bool], Turn] = {}
-        run_deltas = _run_deltas(moves)
+        run_deltas = moves.deltas()
         crew.begin()
         for index, layer in enumerate(self.slot_layers):
             if not layer.is_initialized:
@@ -163,7 +163,7 @@ class SlotCache(Cache):
     def _deltas(self, moves: Moves) -> Tensor | int:
         """Return how far each moved token will be from its home, in tokens."""
         if self._home_positions is None:
-            return _run_deltas(moves)
+            return moves.deltas()
         return moves.targets() - self._home_positions[moves.sources()]
 
     # Copies
@@ -504,12 +504,6 @@ class SlotCache(Cache):
             raise CacheIntegrityError(
                 f"layer {index}: keys are {error:.2%} away from their rotated homes"
             )
-
-
-def _run_deltas(moves: Moves) -> Tensor | int:
-    if len({run.delta for run in moves.runs}) == 1:
-        return moves.runs[0].delta
-    return torch.cat([torch.full((run.length,), run.delta) for run in moves.runs])
 
 
 def _rounded(slots: int) -> int:

@@ -39,8 +39,10 @@ def move_at_once(
         return False
     turn = None
     if rotation is not None and deltas is not None:
+        if len(rotation.distinct) > 1:
+            return False
         turn = make_turn(deltas, rotation.layers[0], device)
-        if len(rotation.distinct) > 1 or turn.cos is None:
+        if turn.cos is None:
             return False
     with torch.cuda.device(device):
         return moves_rightly(device) and _shift(layers, moves, turn)
@@ -74,11 +76,9 @@ def _agrees(device: torch.device) -> bool:
         layer.keys, layer.values, layer.homes = (one.contiguous() for one in states)
         layers.append(layer)
     expected = deepcopy(layers)
-    runs = (KeptRun(0, 3, 90), KeptRun(100, 95, 20), KeptRun(130, 131, 100))
-    moves = Moves(runs)
-    deltas = torch.cat([torch.full((run.length,), run.delta) for run in runs])
+    moves = Moves((KeptRun(0, 3, 90), KeptRun(100, 95, 20), KeptRun(130, 131, 100)))
     inv_freq = torch.rand(32, generator=generator)
-    turn = make_turn(deltas, LayerRotation(inv_freq), device)
+    turn = make_turn(moves.deltas(), LayerRotation(inv_freq), device)
     for layer in expected:
         layer.move(moves, turn)
     if not _shift(layers, moves, turn):
